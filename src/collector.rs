@@ -123,8 +123,8 @@ impl Target {
 /// The kind of target that a collector polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
-    /// All customers in one poll. Each has its own poll if the API denies the list of all customers, or if the
-    /// configuration includes customers only by id.
+    /// All customers in one poll. Each customer has its own poll instead if the API denies the list, or if API v1
+    /// cannot filter it by the configured customers.
     Partner,
     /// Each customer in its own poll.
     Customer,
@@ -229,7 +229,7 @@ impl Context {
         self.settings.attributes.as_ref()?.of(customer, &self.organization)
     }
 
-    /// Returns the record that another collector has of a customer.
+    /// Returns a customer's record from another collector.
     fn record_of(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         self.records.as_ref()?.record(collector, customer)
     }
@@ -322,7 +322,7 @@ impl<R> PollOutput<R> {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
 
-    /// Adds a failure, if any. It takes precedence over invalid rows.
+    /// Sets the failure, if any, which takes precedence over invalid rows.
     fn with_failure(self, failure: Option<Failure>) -> Self {
         Self {
             incomplete: failure.or(self.incomplete),

@@ -1,8 +1,8 @@
-//! Metric families, dense tables of samples, and the renderer of the text formats.
+//! Metric families, dense tables of samples, and the renderer for the text formats.
 //!
 //! A [`Shape`] defines how the rows of a record become label text and values, for a group of metrics with the same
 //! labels. The result is a [`Table`] with escaped label text and a dense slice of values. A scrape takes a [`Snapshot`]
-//! of all tables. A [`Renderer`] iterates over its families, records and rows, and renders one frame at a time.
+//! of all tables. A [`Renderer`] iterates over families, records and rows, and renders one frame at a time.
 
 mod excluded;
 mod metric;

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// A secret string. It implements neither `Display` nor `Serialize`, so that it leaves the process only through explicit
-/// calls of [`expose`](Secret::expose). Comparison does not take constant time: it detects changes on reload and
-/// authenticates nothing.
+/// A secret string. It implements neither `Display` nor `Serialize`, so that it leaves the process only through
+/// explicit calls to [`expose`](Secret::expose). Comparison does not take constant time, because it only detects
+/// changes on reload and authenticates nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -34,12 +34,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A secret of the configuration, or its file.
+/// A secret in the configuration, or the file that contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// Contained in the configuration.
     Value(Secret),
-    /// Read from this file each time it is used.
+    /// Read from this file each time the secret is used.
     File(PathBuf),
 }
 

@@ -1,8 +1,8 @@
-//! Parses settings: YAML files whose values have line numbers, and conversions of these values to types.
+//! Parses settings: YAML files into values with line numbers, and these values into types.
 //!
-//! [`parse`] converts text to a tree, and [`Field`] parses its values. Every [`Error`] contains the location, the key,
-//! the problem and the expected value. The location of a value is its `origin`: `elements.yml:12`, or the name of an
-//! environment variable. This module does not define the keys.
+//! [`parse`] converts text to a tree of values, and [`Field`] parses each value. Every [`Error`] about a value contains
+//! its location, its key, the problem and the expected value. The location of a value is its `origin`:
+//! `elements.yml:12`, or the name of an environment variable. This module does not define the keys.
 
 mod document;
 mod field;
@@ -13,7 +13,7 @@ pub(crate) use self::field::{Field, MAX_DURATION, MIN_DURATION};
 pub(crate) use self::known::{nearest_key, reject_unknown_keys};
 use crate::text_file;
 
-/// Reason why settings are rejected, in one line. Messages contain no secrets.
+/// Reason for rejecting settings. Messages fit on one line and contain no secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
@@ -32,7 +32,7 @@ pub enum Error {
     Value {
         /// Location, such as `elements.yml:12` or `ELEMENTS_API__TIMEOUT`.
         location: String,
-        /// Dotted key, with the index of an item of a list.
+        /// Dotted key, with an index for a list item.
         key: String,
         /// The problem and the expected value.
         problem: String,

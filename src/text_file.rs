@@ -1,4 +1,4 @@
-//! Reads small files, most of them text: secrets, certificates, keys and configuration.
+//! Reads small files, most of which are text: secrets, certificates, keys and configuration.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -15,7 +15,7 @@ pub enum Error {
     Unreadable {
         /// Path of the file.
         path: PathBuf,
-        /// Error of the operating system.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The file is a pipe, directory or device.
@@ -44,7 +44,7 @@ impl Error {
     }
 }
 
-/// Reads a text file of at most `limit` bytes, without its byte order mark. A pipe is read to its end.
+/// Reads a text file of at most `limit` bytes, and removes its byte order mark. A pipe is read to its end.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, is too large, or is not UTF-8.
@@ -60,8 +60,8 @@ pub fn read_regular(path: &Path, limit: u64) -> Result<String, Error> {
     decode_utf8(path, read_bytes(path, limit)?)
 }
 
-/// Reads the bytes of a regular file of at most `limit` bytes. A byte order mark is removed, because none of the binary
-/// formats in use starts with these bytes.
+/// Reads the bytes of a regular file of at most `limit` bytes. A byte order mark is removed, which is safe because no
+/// binary format in use starts with these bytes.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, is too large, or is not a regular file.
@@ -70,7 +70,7 @@ pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     open_and_read(path, limit)
 }
 
-/// Checks that a path is a regular file, without opening it: opening a pipe blocks until it has a writer.
+/// Checks that a path is a regular file. The file is not opened, because opening a pipe blocks until it has a writer.
 ///
 /// # Errors
 /// Returns an error if the path is not a regular file, or does not exist.
@@ -82,7 +82,7 @@ pub fn require_regular(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes all byte order marks. Each part of a concatenated file may start with one.
+/// Removes all byte order marks, because each part of a concatenated file may start with one.
 pub fn without_marks(text: &[u8]) -> Vec<u8> {
     let mut rest = text;
     let mut clean = Vec::with_capacity(text.len());

@@ -1,8 +1,8 @@
-//! Reports on job runs that failed completely or for some objects: the number of objects by status, and the most common
+//! Reports on job runs that were not completely successful: the number of objects by status, and the most common
 //! errors.
 //!
-//! Only reports on such runs are requested, and each only until it is received. Titles and locations are discarded and
-//! comments are masked by [`domain::mask_comment`], because they may contain names of people.
+//! Only the reports on such runs are requested, each only until it is received. Titles and locations are discarded and
+//! comments are masked by [`domain::mask_comment`], because they may contain people's names.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +49,7 @@ pub(super) struct ModuleReport {
     /// Number of unsuccessful requests; 0 once the report has been received.
     #[serde(default)]
     tries: u32,
-    /// How many of these requests failed, instead of showing that there is no report.
+    /// Number of these requests that failed with an error such as status 500.
     #[serde(default)]
     failed: u32,
     /// The report of that run.
@@ -68,7 +68,7 @@ impl ModuleReport {
 struct Report {
     /// Objects by status; `None` if the report is incomplete or contains invalid rows.
     objects: Option<BTreeMap<Cow<'static, str>, u64>>,
-    /// The most common errors with their numbers of objects, most common first, then `other`.
+    /// The most common errors with their object counts, most common first, then `other`.
     errors: Vec<(String, u64)>,
 }
 
@@ -155,8 +155,8 @@ impl Collector for JobReports {
     }
 }
 
-/// Requests the missing reports of these runs. If a request fails because of its report, the others are still sent.
-/// Returns a failure, if any, and the number of invalid rows.
+/// Requests the missing reports of these runs. If a request fails for a reason that concerns only its report, the
+/// others are still sent. Returns a failure, if any, and the number of invalid rows.
 ///
 /// # Errors
 /// Returns the denial if every request is denied and no report had been requested before.
@@ -272,7 +272,7 @@ struct Tally {
 const STATUS: Names = &["status"];
 
 impl Tally {
-    /// Counts a row. Returns whether it is a duplicate, which is always false, or `None` if it has no status.
+    /// Counts a row. Returns `Some(false)`, because no row is a duplicate, or `None` if the row has no status.
     fn add(&mut self, row: &Row<'_>) -> Option<bool> {
         let status = row.named(STATUS, domain::report_status)?;
         self.rows += 1;

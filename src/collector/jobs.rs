@@ -301,7 +301,7 @@ fn assumed_end(
     }
 }
 
-/// A time of a run, as the API reports it.
+/// A run's time, as reported by the API.
 #[derive(Clone, Copy, Debug)]
 struct ReportedTime {
     value: Option<Timestamp>,

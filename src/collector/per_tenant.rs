@@ -24,7 +24,7 @@ pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
     records: BTreeMap<K, R>,
-    /// Parts whose last known records are served, each with the time since which this is so.
+    /// Parts whose last known records are served, each with the time of the first poll that served them.
     #[serde(rename = "held", default = "BTreeMap::new")]
     last_known_since: BTreeMap<K, Timestamp>,
     /// Parts that lack the service, each with the time of the response that showed this.
@@ -91,7 +91,7 @@ pub(super) fn is_due_again(polled: Option<&Timestamp>, now: Timestamp) -> bool {
     polled.is_none_or(|polled| now >= polled.plus(RECHECK_INTERVAL) || *polled > now)
 }
 
-/// Returns whether last known values, served since the given time, have expired.
+/// Returns whether last known values that have been served since `since` have expired.
 pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
     context.now > since.plus(context.stale_after)
 }
@@ -100,7 +100,7 @@ pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
 pub(super) struct Rules {
     /// Whether an error means that the part lacks the service.
     pub(super) is_denial: fn(&Error) -> bool,
-    /// Converts the error of the last part to that of the poll if all parts lack the service.
+    /// Converts the last part's error to the poll's error, if all parts lack the service.
     pub(super) all_denied: fn(Error) -> Error,
     /// Whether an empty response counts as a record.
     pub(super) keeps_empty: bool,

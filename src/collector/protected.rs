@@ -129,8 +129,7 @@ impl ProtectedModule {
         (self.service.clone(), self.module.clone(), self.tenant.clone())
     }
 
-    /// Merges another row with the same key. Keeps the row with more unprotected objects, and the earlier of the last
-    /// runs.
+    /// Merges another row with the same key. Keeps the row with more unprotected objects, and the earlier run time.
     fn merge_worse(&mut self, other: Self) {
         let last_run = [self.last_run, other.last_run].into_iter().flatten().min();
         if other.unprotected() > self.unprotected() {

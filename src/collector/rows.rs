@@ -1,4 +1,4 @@
-//! Common code for collectors: lists about customers, rows held from earlier responses, and sample values.
+//! Common code for collectors: lists that cover all customers, rows held from earlier responses, and sample values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +41,7 @@ pub(super) async fn read_rows(
     unreadable
 }
 
-/// A list about all customers that can also be requested for a single customer.
+/// A list that covers all customers, and can also be requested for a single one.
 pub(super) struct CustomerList {
     /// Endpoint of the list.
     pub(super) endpoint: Endpoint,

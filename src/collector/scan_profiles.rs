@@ -227,7 +227,7 @@ async fn fetch_details(api: &Api, customer: &CustomerId, id: &str) -> Result<Vec
     }
 }
 
-/// Parses a profile from its details, and some values from the list if the details lack them.
+/// Parses a profile from its details. Some values come from the list if the details lack them.
 fn parse_profile(id: String, detailed: &Row<'_>, listed: &Row<'_>) -> Profile {
     let either = |names: Names| {
         let text = detailed.name(names).or_else(|| listed.name(names));

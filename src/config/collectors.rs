@@ -7,7 +7,8 @@ use crate::collector::{CollectorId, PerCollector, Plan};
 use crate::domain::{self, Generation, GenerationChoice, Pattern};
 use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION};
 
-/// Default `stale_after`, as a multiple of the interval. Values are still served after two failed polls.
+/// Default `stale_after`, as a multiple of the interval. With this default, values are still served after two failed
+/// polls.
 const DEFAULT_STALE_INTERVALS: u32 = 3;
 
 pub(super) fn read_plans(layers: &Layers) -> Result<PerCollector<Plan>, Error> {

@@ -187,7 +187,7 @@ fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Erro
 }
 
 /// Returns whether Kubernetes sets this variable for a service whose name begins with `elements`, such as the
-/// exporter's service. Kubernetes replaces hyphens with single underscores, whereas the variables of most keys contain
+/// exporter's service. Kubernetes replaces hyphens with single underscores, whereas the variables of keys contain
 /// double underscores.
 fn is_from_kubernetes(name: &str) -> bool {
     // These suffixes start with the underscore that ends `PREFIX`.

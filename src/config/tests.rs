@@ -25,7 +25,7 @@ pub(crate) fn from_environment(variables: &[(&str, &str)]) -> Result<Config, Err
     load(None, pairs(variables))
 }
 
-/// Loads a file called `elements.yml` and environment variables.
+/// Loads the configuration from a file called `elements.yml` and from environment variables.
 pub(crate) fn from_both(yaml: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
     Config::read(&Layers::merge(
         Some((Path::new("elements.yml"), yaml)),
@@ -63,7 +63,7 @@ pub(crate) fn yaml_of(path: &str, value: &str) -> String {
     lines
 }
 
-/// Returns variables for the keys that must be set in addition to a key.
+/// Returns environment variables for the other keys that a key requires.
 fn required_with(path: &str) -> Vec<(&'static str, &'static str)> {
     let secret = ("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret");
     let id = ("ELEMENTS_AUTH__CLIENT_ID", "demo");

@@ -35,7 +35,7 @@ impl Attributes {
         self.each_ref().map(Option::as_deref)
     }
 
-    /// Returns, for each attribute, the distinct values that occur.
+    /// Returns the distinct values of each attribute.
     pub fn distinct_values<'a>(all: impl Iterator<Item = &'a Self>) -> PerAttribute<BTreeSet<&'a str>> {
         let mut values: PerAttribute<BTreeSet<&str>> = PerAttribute::default();
         for attributes in all {
@@ -182,7 +182,7 @@ impl AttributeTable {
         self.globs.len()
     }
 
-    /// Returns, for each attribute, the distinct values in all rows.
+    /// Returns the distinct values of each attribute in all rows.
     pub fn values(&self) -> PerAttribute<BTreeSet<&str>> {
         Attributes::distinct_values(self.rows.iter().map(Arc::as_ref))
     }

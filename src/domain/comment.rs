@@ -1,13 +1,12 @@
 //! Masks comments in job reports, so that they can be label values. Names of people, locations and objects are
 //! replaced, so that comments about the same problem are equal.
-//!
 
 use icu_normalizer::ComposingNormalizer;
 
 /// Maximum length of a masked comment, in characters.
 pub const MAX_COMMENT_CHARS: usize = 80;
 
-/// Maximum number of a comment's characters that are parsed.
+/// Maximum number of characters that are parsed per comment.
 const MAX_READ_CHARS: usize = 1_000;
 
 /// Minimum length of a word with digits that is masked as an id. In shorter words, only the digits are masked.
@@ -139,7 +138,7 @@ fn begins_quote(mark: char, before: Option<char>, next: Option<char>) -> bool {
 }
 
 /// Returns the end of a quote in the text after its opening mark. This is the last closing mark before another quote
-/// begins, because a name such as 'Chris' Files' may contain marks itself. An apostrophe within a word is not a mark.
+/// begins, because a name such as 'Chris' Files' may itself contain marks. An apostrophe within a word is not a mark.
 fn end_of_quote(rest: &str, closing: &str) -> Option<usize> {
     let (mut before, mut depth, mut end) = (None, 1_u32, None);
     let mut characters = rest.char_indices().peekable();

@@ -54,8 +54,8 @@ pub struct ModuleHealth {
     pub is_abandoned: bool,
 }
 
-/// State of a module, most urgent first. The first four states apply to modules that have an objective and a completed
-/// run.
+/// State of a module. The variants are ordered from most to least urgent. The first four apply to modules that have an
+/// objective and a completed run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModuleState {
     /// The module has run, but has never created a restore point.

@@ -48,7 +48,7 @@ impl CompletedRun {
 /// Summary of completed runs that are no longer stored individually.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct EvictedRuns {
-    /// The latest time of these runs. A run that is not stored has already been counted, unless it is later.
+    /// The latest time of these runs. A run that is not stored has already been counted, unless its time is later.
     until: Option<Timestamp>,
     success: Option<Timestamp>,
     restore_point: Option<Rank>,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{count, present};
 
-/// Maximum length of a name in a response, in characters. The longest name in the reference has 34.
+/// Maximum length of a name in a response, in characters. The longest name in the reference has 34 characters.
 const MAX_NAME_CHARS: usize = 128;
 
 /// Identifies a customer's module or, if the module has backup scopes, one of them. Lists are sorted by the fields in

@@ -35,7 +35,7 @@ pub struct ModuleName<'a> {
 pub struct Objectives {
     /// Objective of modules that match no override.
     pub default: Duration,
-    /// Overrides, of which the first match applies.
+    /// Overrides. The first one that matches applies.
     pub overrides: Vec<Override>,
     /// Age of the newest run above which a module is abandoned.
     pub abandoned_after: Duration,

@@ -137,7 +137,7 @@ impl NumberedPattern {
         &self.pattern
     }
 
-    /// Returns whether the pattern matches the service or module with this current name.
+    /// Returns whether the pattern matches the service or module whose current name is `name`.
     pub fn matches(&self, name: &str) -> bool {
         let same_number = || {
             let of_name = match name.strip_prefix(UNKNOWN_NUMBER) {

@@ -10,7 +10,7 @@ use super::{Parsed, is_not_applicable, parse_present};
 /// Largest integer up to which an `f64`, the type of every sample, represents all integers exactly.
 const MAX_EXACT: u64 = 1 << 53;
 
-/// Upper limit of sizes, exclusive: 2^63 bytes (8 EiB), the end of the range of signed 64-bit integers.
+/// Exclusive upper limit of sizes: 2^63 bytes (8 EiB), the end of the range of signed 64-bit integers.
 const SIZE_END: f64 = 9_223_372_036_854_775_808.0;
 
 /// Maximum number of decimals of a size. The product of 20 decimals and the largest unit, at most 10^20 × 2^60, still
@@ -93,7 +93,7 @@ impl From<Size> for SavedSize {
     }
 }
 
-/// A capacity. For a pooled subscription, it also has a used part.
+/// A capacity. A pooled subscription also has a used capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Capacity {
     /// The left half of `0/1 GB`; `None` if there is no left half, or if it is `N/A`.
@@ -116,7 +116,7 @@ pub fn count(text: &str) -> Parsed<u64> {
 ///
 /// # Errors
 ///
-/// Same as [`count`], for the number after the sign.
+/// Returns an error if [`count`] rejects the number after the sign.
 pub fn signed(text: &str) -> Parsed<i64> {
     parse_present(text, |text| {
         let (negative, magnitude) = match text.strip_prefix(['-', '\u{2212}']) {
@@ -136,7 +136,7 @@ pub fn signed(text: &str) -> Parsed<i64> {
 /// # Errors
 ///
 /// Returns an error for anything else, such as a negative size, a number other than 0 without a unit, a decimal comma,
-/// or a size of 2^63 bytes or more by either meaning.
+/// or a size of 2^63 bytes or more under either meaning of the unit.
 pub fn size(text: &str) -> Parsed<Size> {
     parse_present(text, |text| {
         let (number, unit) = split_unit(text);

@@ -18,7 +18,7 @@ pub struct Run {
     /// Id of the run. It is not saved with the run, because the history's trail contains it.
     #[serde(skip)]
     pub id: Option<Box<str>>,
-    /// Id with which the run's report is requested, if it has one.
+    /// Id with which the run's report is requested; `None` if the run has no report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Box<str>>,
     /// Status of the run.
@@ -48,8 +48,8 @@ pub struct Run {
     pub warning: Option<u64>,
 }
 
-/// A hash that identifies a run. The hash function must not change, because state files contain keys. Runs with the
-/// same id are distinguished by their starts.
+/// A hash that identifies a run. The hash function must not change, because its results are stored in state files. Runs
+/// with the same id are distinguished by their starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunKey(u64);
 
@@ -136,8 +136,8 @@ impl RunIndex {
     }
 }
 
-/// Merges rows of the same run. Rows that have ended take precedence over others, and then the worse status applies.
-/// Returns the runs, their index, and the number of duplicate rows.
+/// Merges rows of the same run. A row that has ended takes precedence; otherwise, the row with the worse status
+/// applies. Returns the runs, their index, and the number of duplicate rows.
 pub(super) fn distinct(rows: Vec<Run>) -> (Vec<Run>, RunIndex, u64) {
     let mut runs: Vec<Run> = Vec::with_capacity(rows.len());
     let mut index = RunIndex::default();

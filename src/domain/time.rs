@@ -103,12 +103,12 @@ pub enum DailyScan {
 /// Parses a time or a date, in UTC unless it has an offset. A date without a time means the start of the day.
 ///
 /// A date has the form `2025-02-01` or, month first, `12-31-2026`. The separator is `-`, `/` or `.`, and the month and
-/// the day have one or two digits. The day comes first only if the first number cannot be a month. `T` or spaces may be
-/// followed by a time: `3:21`, `03:21:16` or `06:29:55 AM`, with up to nine decimals, of which seven are used. The
-/// offset is `Z`, `UTC`, `+00:00`, `-0530`, `+2` or missing. A year before 1980 or after 2199 means "never", and the
-/// value is absent.
+/// the day have one or two digits. The day comes first only if the first number cannot be a month. A time may follow
+/// after `T` or spaces: `3:21`, `03:21:16` or `06:29:55 AM`, with up to nine decimals, of which seven are used. The
+/// offset is `Z`, `UTC`, `+00:00`, `-0530`, `+2` or missing. A year before 1980 or after 2199 means "never"; the value
+/// is then absent.
 ///
-/// A number means seconds or milliseconds since 1970, or .NET ticks, whose ranges do not overlap. 0 means that the
+/// A number means seconds or milliseconds since 1970, or .NET ticks. The three ranges do not overlap. 0 means that the
 /// value is absent.
 ///
 /// The API returns times such as `12-31-2026T12:00:00Z` as the end of licences, probably because it formats midnight

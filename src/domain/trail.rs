@@ -1,6 +1,6 @@
-//! The newest completed runs of a module or backup scope, for the status page and `runs.json`. A trail is a list of
-//! runs, unlike a [`History`](super::History), which contains their combined state. Trails are packed, because there
-//! may be a million modules with twenty runs each.
+//! The newest completed runs of a module or backup scope, for the status page and `runs.json`. A trail lists individual
+//! runs, whereas a [`History`](super::History) contains their combined state. Trails are packed, because there may be a
+//! million modules with twenty runs each.
 
 mod packed;
 #[cfg(test)]
@@ -23,7 +23,7 @@ pub const TRAIL_RUNS: usize = 20;
 /// A completed run. Times are whole seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PastRun {
-    /// The job id, which the vendor's support needs; `None` if the API has none.
+    /// The job id, which the vendor's support needs; `None` if the API returns none.
     pub id: Option<Box<str>>,
     /// Final status.
     pub status: JobStatus,
@@ -61,7 +61,7 @@ impl From<&Run> for PastRun {
 }
 
 impl PastRun {
-    /// Returns the end of the run or, without an end, its start.
+    /// Returns the end of the run or, if it has none, its start.
     pub fn occurred_at(&self) -> Option<Timestamp> {
         self.end.or(self.start)
     }
@@ -81,12 +81,11 @@ impl PastRun {
     }
 }
 
-/// The newest completed runs of a module or backup scope, at most [`TRAIL_RUNS`].
+/// The newest completed runs of a module or backup scope, up to [`TRAIL_RUNS`].
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Trail(Box<[u8]>);
 
 impl Trail {
-    /// Returns whether there are no runs.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -96,7 +95,7 @@ impl Trail {
         packed::unpack(&self.0).unwrap_or_default()
     }
 
-    /// Adds runs in any order. A known run is replaced, for example if its status was corrected.
+    /// Adds runs in any order. A run that is already in the trail is replaced, for example if its status was corrected.
     pub(super) fn add(&mut self, runs: Vec<PastRun>) {
         if runs.is_empty() {
             return;
@@ -111,7 +110,7 @@ impl Trail {
     }
 }
 
-/// Returns the newest runs, newest first.
+/// Returns at most [`TRAIL_RUNS`] runs, newest first.
 fn newest(mut runs: Vec<PastRun>) -> Vec<PastRun> {
     runs.sort_by_key(|run| std::cmp::Reverse((run.occurred_at(), run.start)));
     runs.truncate(TRAIL_RUNS);
@@ -131,7 +130,7 @@ impl Serialize for Trail {
 }
 
 impl<'de> Deserialize<'de> for Trail {
-    /// Decodes a trail. A trail in an unknown format becomes empty. Metrics are not affected.
+    /// Decodes a trail. A trail in an unknown format becomes empty, which does not affect metrics.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = BASE64_STANDARD.decode(text).ok();

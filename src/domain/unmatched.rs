@@ -17,11 +17,11 @@ pub struct KnownNames {
     modules: BTreeSet<String>,
     scopes: BTreeSet<String>,
     products: BTreeSet<String>,
-    /// Values of each attribute of customers.
+    /// Values of each customer attribute.
     attributes: PerAttribute<BTreeSet<String>>,
 }
 
-/// Kind of name that a pattern matches.
+/// The kind of name that a pattern is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Customer,
@@ -54,7 +54,7 @@ impl UnmatchedPattern {
         self.subject == Subject::Scope
     }
 
-    /// Returns what is missing, such as "no customer".
+    /// Returns what the pattern matches, such as "no customer".
     pub fn what(&self) -> &'static str {
         match self.subject {
             Subject::Customer => "no customer",
@@ -73,14 +73,14 @@ impl KnownNames {
         self.customers.push((id.as_str().to_owned(), organization.to_owned()));
     }
 
-    /// Adds the values of the attributes of customers.
+    /// Adds the attribute values in a table.
     pub fn add_attributes(&mut self, table: &AttributeTable) {
         for (known, values) in self.attributes.iter_mut().zip(table.values()) {
             known.extend(values.into_iter().map(str::to_owned));
         }
     }
 
-    /// Adds a module or backup scope of a customer.
+    /// Adds the names of a customer's module or backup scope.
     pub fn add_module(&mut self, service: &str, module: &str, scope: Option<&str>) {
         let named = [
             (&mut self.services, Some(service)),
@@ -94,7 +94,7 @@ impl KnownNames {
         }
     }
 
-    /// Adds a product that a customer subscribed to.
+    /// Adds a product that a customer has bought.
     pub fn add_product(&mut self, name: &str) {
         if !self.products.contains(name) {
             self.products.insert(name.to_owned());
@@ -116,14 +116,14 @@ impl KnownNames {
         }
     }
 
-    /// Adds the services and modules of the vendor's reference.
+    /// Adds the services and modules in the vendor's reference.
     pub fn add_reference(&mut self) {
         self.services.extend(service_names().map(str::to_owned));
         self.modules.extend(module_names().map(str::to_owned));
     }
 
-    /// Returns the patterns of the filter and the overrides that match none of these names. Patterns for services,
-    /// modules and scopes are only checked if a module is known.
+    /// Returns the patterns that match none of these names, from the filter and from overrides that have not ended.
+    /// Patterns for services, modules and scopes are checked only if a module is known.
     pub fn unmatched(
         &self,
         filter: &CustomerFilter,
@@ -139,7 +139,7 @@ impl KnownNames {
             .iter()
             .flat_map(|(id, name)| [id.as_str(), name.as_str()])
             .collect();
-        // Customers whose names are unknown match no pattern for names.
+        // A customer whose name is unknown matches no pattern by name.
         let names = || {
             folded_customers
                 .iter()
@@ -147,7 +147,7 @@ impl KnownNames {
                 .filter(|name| !name.is_empty())
         };
         let is_customer = |pattern: &Pattern| {
-            // Ids are looked up in a set, because there may be thousands of patterns with ids.
+            // Ids are looked up in a set, because thousands of patterns may be ids.
             texts.contains(pattern.as_str()) || names().any(|name| pattern.matches_folded(name))
         };
         let mut unmatched = BTreeSet::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Metric;
 use crate::domain::Pattern;
 
-/// Metrics that are excluded from every response and from the number of series.
+/// Metrics that are excluded from every response and from the series count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExcludedMetrics {
     names: BTreeSet<&'static str>,
@@ -13,7 +13,7 @@ pub struct ExcludedMetrics {
 }
 
 impl ExcludedMetrics {
-    /// Returns the `metrics` whose names match a pattern. A histogram is matched by its family name.
+    /// Returns those of `metrics` whose names match any of the patterns. A histogram is matched by its family name.
     pub fn matching(patterns: &[Pattern], metrics: impl IntoIterator<Item = Metric>) -> Self {
         let mut excluded = Self::default();
         let fits = |metric: &Metric| patterns.iter().any(|pattern| pattern.matches_name(metric.name));
@@ -34,7 +34,7 @@ impl ExcludedMetrics {
         self.names.contains(metric.name)
     }
 
-    /// Returns OpenMetrics text without the excluded families.
+    /// Removes the excluded families from OpenMetrics text.
     pub fn strip(&self, openmetrics: String) -> String {
         if self.is_empty() {
             return openmetrics;

@@ -1,20 +1,20 @@
 //! Definition of a metric: its name, type, help, labels and stability.
 
-/// Type of a metric in both text formats.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A value that goes up and down.
     Gauge,
-    /// A value that only grows during the lifetime of the process; its name ends in `_total`.
+    /// A value that only grows while the process runs; the metric's name ends in `_total`.
     Counter,
-    /// Always 1, with facts as labels; its name ends in `_info`.
+    /// Always 1, with facts as labels; the metric's name ends in `_info`.
     Info,
-    /// Counts of observations in buckets.
+    /// Numbers of observations in buckets.
     Histogram,
 }
 
 impl Kind {
-    /// Returns the name of the type in the reference.
+    /// Returns the type's name in the metrics reference.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gauge => "gauge",
@@ -30,7 +30,7 @@ impl Kind {
 pub enum Lifetime {
     /// Describes the present and expires.
     Now,
-    /// A dated fact. It does not expire until its customer is removed.
+    /// A dated fact. It is served until its customer is removed.
     Dated,
 }
 
@@ -43,16 +43,16 @@ pub enum Stability {
     Experimental,
 }
 
-/// One metric of the catalogue.
+/// A metric in the catalogue.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// The full name in samples, including `_total` and `_info`.
+    /// The full name in samples, including `_total` or `_info`.
     pub name: &'static str,
-    /// Type in both text formats.
+    /// Type of the metric. The Prometheus text format exposes an info metric as a gauge.
     pub kind: Kind,
     /// HELP text without the full stop that the renderer adds.
     pub help: &'static str,
-    /// The label names, in the order of the exposition.
+    /// The label names, in exposition order.
     pub labels: &'static [&'static str],
     /// Whether its series expire after `stale_after`.
     pub lifetime: Lifetime,
@@ -74,7 +74,7 @@ impl Metric {
         }
     }
 
-    /// Returns a gauge with a Unix time; this is a dated fact.
+    /// Returns a gauge with a Unix time, which is a dated fact.
     #[must_use]
     pub const fn timestamp(name: &'static str, help: &'static str) -> Self {
         Self::gauge(name, help).dated()
@@ -125,7 +125,7 @@ impl Metric {
         self
     }
 
-    /// Returns the name of the metric family in OpenMetrics, where counters and infos lose their suffix.
+    /// Returns the name of the OpenMetrics family, which lacks the suffix of a counter or info metric.
     #[must_use]
     pub fn family_name(&self) -> &'static str {
         let suffix = match self.kind {

@@ -1,4 +1,4 @@
-//! Renders tables as text in frames, iterating over family → record → row.
+//! Renders tables as text in frames, iterating over families, records and rows.
 
 #[cfg(test)]
 mod tests;
@@ -15,8 +15,8 @@ use crate::domain::Timestamp;
 /// cost per frame is negligible.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
-/// Minimum size of a frame. A frame that has reached this size ends at the next end of a block or part. Its boundaries
-/// therefore do not depend on the records of other frames, and its compressed form can be cached. With smaller frames,
+/// Minimum size of a frame. A frame that has reached this size ends with the current block or part. Its boundaries
+/// therefore do not depend on the records in other frames, and its compressed form can be cached. With smaller frames,
 /// compressing each frame separately would cost more than caching saves.
 const MIN_FRAME_BYTES: usize = 64 * 1024;
 
@@ -26,7 +26,7 @@ const RECORDS_PER_PART: usize = 8;
 /// Capacity beyond [`FRAME_BYTES`] for the last sample, so that a frame is not reallocated.
 const FRAME_SLACK: usize = 8 * 1024;
 
-/// A text format of the exposition.
+/// A text format for the exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// OpenMetrics 1.0.
@@ -58,7 +58,7 @@ impl Format {
     }
 }
 
-/// Location of the samples of a family: the group, the table in each record, and the column.
+/// Location of a family's samples: the group, the table in each record, and the column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Index into [`Snapshot::groups`].
@@ -74,11 +74,11 @@ pub struct Source {
 pub struct Family {
     /// Definition of the metric.
     pub metric: Metric,
-    /// Locations of its samples. There are several if the API versions use different collectors for the metric.
+    /// Locations of the samples. There are several if the API versions use different collectors for the metric.
     pub sources: Vec<Source>,
 }
 
-/// Returns the metrics of a group of a snapshot with their locations. Each shape is a table.
+/// Returns the metrics of a snapshot's group with their locations. Each shape has its own table.
 pub fn shape_columns(
     group: usize,
     shapes: impl IntoIterator<Item = ShapeMetrics>,
@@ -113,9 +113,9 @@ pub struct RecordView<'a> {
     pub good_at: Option<Timestamp>,
 }
 
-/// Some of the records of a group.
+/// Some of a group's records.
 pub trait Block: fmt::Debug + Send + Sync {
-    /// Returns a record by its position.
+    /// Returns the record at a position.
     fn record(&self, position: usize) -> Option<RecordView<'_>>;
 }
 
@@ -138,8 +138,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Returns the time until which the text of the snapshot does not change: the time at which the next record becomes
-    /// stale. `None` if the text does not depend on the time.
+    /// Returns the time until which the snapshot's text stays the same: the time at which the next record becomes
+    /// stale. Returns `None` if the text does not depend on the time.
     pub fn valid_until(&self) -> Option<Timestamp> {
         let ends = self.groups.iter().flat_map(|group| {
             let times = group
@@ -155,7 +155,7 @@ impl Snapshot {
     }
 }
 
-/// Filter of the groups of a snapshot.
+/// Filter for a snapshot's groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only these groups; all if `None`.
@@ -175,7 +175,7 @@ pub struct Renderer {
     filter: Filter,
     format: Format,
     at: Position,
-    /// Start of the lines of the current record: the metric name and the labels that all rows have.
+    /// Start of the current record's lines: the metric name and the labels that all rows share.
     line: Vec<u8>,
 }
 
@@ -191,7 +191,7 @@ struct Position {
 }
 
 impl Renderer {
-    /// Returns a renderer at the start of a snapshot.
+    /// Creates a renderer at the start of a snapshot.
     pub fn new(families: Arc<[Family]>, snapshot: Snapshot, filter: Filter, format: Format) -> Self {
         Self {
             families,
@@ -203,16 +203,16 @@ impl Renderer {
         }
     }
 
-    /// Returns the next frame, or `None` after the last frame. Frames do not contain the final `# EOF` of OpenMetrics,
-    /// because other families may follow.
+    /// Returns the next frame, or `None` after the last frame. Frames do not contain the final `# EOF` line of
+    /// OpenMetrics, because other families may follow.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::new();
         self.append_frame(&mut text);
         (!text.is_empty()).then_some(text)
     }
 
-    /// Appends the next frame to `text`. Returns false after the last frame. Text with a spare capacity of
-    /// [`frame_capacity`] is not reallocated.
+    /// Appends the next frame to `text`. Returns false if no frames follow. Does not reallocate `text` if it has a
+    /// spare capacity of [`frame_capacity`].
     pub fn append_frame(&mut self, text: &mut Vec<u8>) -> bool {
         let max_end = text.len() + FRAME_BYTES;
         let min_end = text.len() + MIN_FRAME_BYTES;
@@ -312,7 +312,7 @@ impl SourceRenderer<'_> {
         false
     }
 
-    /// Prepares the lines of a record, and writes the header of the family before its first record.
+    /// Prepares a record's lines, and writes the family's header before its first record.
     fn begin_record(&mut self, head: &str, at: &mut Position, text: &mut Vec<u8>) {
         text.reserve_exact((self.max_end + FRAME_SLACK).saturating_sub(text.len()));
         if !at.has_header {
@@ -347,13 +347,13 @@ fn write_end(text: &mut Vec<u8>, value: f64) {
     text.push(b'\n');
 }
 
-/// Largest number up to which a double represents every integer exactly.
+/// Largest integer up to which a double represents every integer exactly.
 const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 
 /// Appends a value as the shortest decimal that parses to the same double. There is a fast path for integers, because
 /// nearly all values are integers.
 fn write_value(text: &mut Vec<u8>, value: f64) {
-    #[expect(clippy::cast_possible_truncation, reason = "only used where it is the same number")]
+    #[expect(clippy::cast_possible_truncation, reason = "used only if it is the same number")]
     let whole = value as i64;
     if whole as f64 == value && value.abs() < EXACT_INTEGERS {
         text.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
@@ -362,7 +362,7 @@ fn write_value(text: &mut Vec<u8>, value: f64) {
     }
 }
 
-/// Formats into a vector. This cannot fail.
+/// Formats into a vector, which cannot fail.
 fn write_all(text: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(arguments);
 }

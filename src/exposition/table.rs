@@ -5,16 +5,16 @@ use std::collections::HashSet;
 use super::Metric;
 use crate::domain::{MAX_TEXT_CHARS, is_misleading};
 
-/// Represents an absent value. Parsers never return NaN, so this is unambiguous.
+/// Placeholder for an absent value. Parsers never return NaN, so it is unambiguous.
 pub(super) const ABSENT: f64 = f64::NAN;
 
 /// Maximum length of a label value, in characters.
 pub(super) const MAX_LABEL_CHARS: usize = MAX_TEXT_CHARS;
 
-/// The first label of every table.
+/// The first label of every customer's tables.
 pub(super) const CUSTOMER_ID: &str = "customer_id";
 
-/// A metric and how to compute its value from a row of type `R`.
+/// A metric, and a function that computes its value from a row of type `R`.
 pub struct Column<R: ?Sized> {
     /// The metric. It has the labels of the shape.
     pub metric: Metric,
@@ -22,11 +22,11 @@ pub struct Column<R: ?Sized> {
     pub value: fn(&R) -> Option<f64>,
 }
 
-/// A label and how to compute its value from a row of type `R`.
+/// A label, and a function that computes its value from a row of type `R`.
 pub struct Label<R: ?Sized> {
     /// The label's name.
     pub name: &'static str,
-    /// The label's value; `None` omits the label, which Prometheus treats like an empty value.
+    /// Returns the label's value; `None` omits the label, which Prometheus treats like an empty value.
     pub value: fn(&R) -> Option<&str>,
 }
 
@@ -55,7 +55,7 @@ pub const fn counter<R>(name: &'static str, help: &'static str, value: fn(&R) ->
     column(Metric::counter(name, help), value)
 }
 
-/// Returns a metric whose value is always 1, with facts as labels.
+/// Returns an info metric: its value is always 1, and its labels are facts.
 pub const fn info<R>(name: &'static str, help: &'static str) -> Column<R> {
     column(Metric::info(name, help), |_| Some(1.0))
 }
@@ -74,7 +74,7 @@ impl<R: ?Sized> Column<R> {
     }
 }
 
-/// A group of metrics that share their labels, over rows of type `R`.
+/// A group of metrics that have the same labels and are computed from rows of type `R`.
 pub struct Shape<R: ?Sized + 'static> {
     /// The labels after `customer_id`.
     pub labels: &'static [Label<R>],
@@ -94,7 +94,7 @@ impl<R> Shape<R> {
         }
     }
 
-    /// Returns the table of `rows` without the label of a customer.
+    /// Returns the table of `rows` without a customer label.
     pub fn table_without_customer(&self, rows: &[R]) -> Table {
         self.fill(None, rows).finish()
     }
@@ -126,7 +126,7 @@ impl<R> Shape<R> {
         self.metrics_with(&[CUSTOMER_ID])
     }
 
-    /// Returns the metrics of a shape whose tables have no label for the customer.
+    /// Returns the metrics of a shape whose tables have no customer label.
     pub fn metrics_without_customer(&self) -> ShapeMetrics {
         self.metrics_with(&[])
     }
@@ -141,7 +141,7 @@ impl<R> Shape<R> {
     }
 }
 
-/// The metrics of a shape, each with the names of its labels.
+/// The metrics of a shape, each with its label names.
 pub type ShapeMetrics = Vec<(Metric, Vec<&'static str>)>;
 
 /// The table of a shape.
@@ -155,17 +155,17 @@ pub struct ShapeTable {
     pub duplicates: u64,
 }
 
-/// The samples of one record under one shape.
+/// The samples of one record, for one shape.
 ///
-/// Values are stored by column, because scrapes iterate over columns. The label text at the start of all rows
-/// identifies the customer, and is stored once.
+/// Values are stored by column, because scrapes iterate over columns. The label text that all rows start with
+/// identifies the customer, and is stored only once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Escaped label text: first the common start of all rows, and then the rest of each row.
     labels: Box<str>,
     /// End offsets in the label text: of the common start, and then of each row.
     ends: Box<[u32]>,
-    /// The values, column after column.
+    /// The values, column by column.
     values: Box<[f64]>,
 }
 
@@ -257,15 +257,15 @@ impl TableBuilder {
         }
     }
 
-    /// Ends the common start of all rows.
+    /// Ends the label text that all rows start with.
     fn end_head(&mut self) {
         self.ends.push(u32::try_from(self.labels.len()).unwrap_or(0));
     }
 
-    /// Ends a row after its labels.
+    /// Ends a row whose labels have been written, and adds its values.
     fn end_row(&mut self, values: impl Iterator<Item = Option<f64>>) {
-        // The size of responses is limited, so the label text is far below 4 GiB. A row beyond that is dropped, because
-        // its labels would be wrong.
+        // The size of responses is limited, so the label text is far smaller than 4 GiB. A row beyond that is dropped,
+        // because its labels would be wrong.
         let Ok(end) = u32::try_from(self.labels.len()) else {
             self.labels
                 .truncate(self.ends.last().copied().unwrap_or_default() as usize);
@@ -316,13 +316,13 @@ impl TableBuilder {
     }
 }
 
-/// Returns a count as a sample value; `None` if it is too large to be exact.
+/// Converts a count to a sample value; returns `None` above `u32::MAX`, so that the value is always exact.
 pub fn exact(count: usize) -> Option<f64> {
     u32::try_from(count).ok().map(f64::from)
 }
 
 /// Appends `name="value"` to label text, after a comma unless it is the first label. The value is escaped for both text
-/// formats and truncated to the maximum length. Characters that could end a line or mislead readers are replaced.
+/// formats and truncated to the maximum length. Misleading characters are replaced.
 pub fn write_label(text: &mut String, name: &str, value: &str) {
     if !text.is_empty() {
         text.push(',');

@@ -1,6 +1,6 @@
-//! Parses a YAML document to a tree of values with line numbers. Typed YAML parsers discard line numbers.
+//! Parses a YAML document into a tree of values with line numbers, which typed YAML parsers discard.
 //!
-//! Every scalar that is not null is stored as text, so that `007` and `1.10` are not changed.
+//! Every scalar that is not null is stored as text, so that `007` and `1.10` stay as written.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,21 +11,21 @@ use yaml_rust2::scanner::{Marker, TScalarStyle};
 
 use super::Error;
 
-/// Maximum size of a settings file, in bytes. A configuration with ten thousand customers is smaller.
+/// Maximum size of a settings file, in bytes. Even a configuration with ten thousand customers is smaller.
 pub(crate) const FILE_LIMIT: u64 = 1 << 20;
 
-/// Maximum nesting depth of a document, because trees are traversed and dropped recursively. The configuration has five
-/// levels.
+/// Maximum nesting depth of a document. A limit is necessary, because trees are traversed and dropped recursively. The
+/// configuration has five levels.
 const MAX_DEPTH: usize = 16;
 
-/// Maximum size of a document in bytes, with its aliases expanded. Without a limit, a few hundred bytes of nested
+/// Maximum size of a document in bytes after its aliases are expanded. Without a limit, a few hundred bytes of nested
 /// aliases could exhaust memory.
 const MAX_EXPANDED_BYTES: usize = 4 << 20;
 
-/// Size of a value in addition to its text.
+/// Size of a value in bytes, excluding its text.
 const VALUE_OVERHEAD_BYTES: usize = 16;
 
-/// Parses a file that contains one document. An empty file is null.
+/// Parses a file that contains one document. An empty file is parsed as null.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Value, Error> {
     DocumentReader::new(text, DocumentSource::File(path.display().to_string())).document()
 }
@@ -63,7 +63,7 @@ struct AnchoredValue {
     height: usize,
 }
 
-/// A parsed node: its kind, the number of levels below it, and its anchor, 0 for none.
+/// A parsed node: its kind, the number of levels below it, and its anchor, which is 0 if there is none.
 type Node = (ValueKind, usize, usize);
 
 impl<'a> DocumentReader<'a> {
@@ -101,7 +101,7 @@ impl<'a> DocumentReader<'a> {
             .map_err(|error| self.error(error.marker(), format!("is not YAML ({})", error.info())))
     }
 
-    /// Returns the value that starts with an event, and the number of levels below it.
+    /// Parses the value that starts with an event. Returns it with the number of levels below it.
     fn value(&mut self, event: Event, mark: &Marker, line: usize, depth: usize) -> Result<(Value, usize), Error> {
         let before = self.size;
         let (kind, height, anchor) = match event {
@@ -166,7 +166,7 @@ impl<'a> DocumentReader<'a> {
         }
     }
 
-    /// Returns the entries of a mapping. The origin of each value is the line of its key.
+    /// Parses the entries of a mapping. The origin of each value is the line of its key.
     fn mapping(&mut self, depth: usize) -> Result<(Map<String, Value>, usize), Error> {
         let (mut entries, mut height) = (Map::<String, Value>::new(), 0);
         loop {
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(items.first().unwrap().kind, items.last().unwrap().kind);
     }
 
-    /// Returns a document whose first level contains `text`, and whose further levels contain the previous level
+    /// Returns a document whose first level contains `text`, and whose further levels each contain the previous level
     /// `times` times.
     fn nested_aliases(levels: usize, times: usize, text: &str) -> String {
         let mut yaml = format!("a0: &a0 [{text}]\n");

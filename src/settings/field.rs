@@ -16,7 +16,7 @@ use crate::secret::Secret;
 /// Maximum length of a value in an error, in characters: enough to recognize the value, and short enough for one line.
 const MAX_SHOWN_CHARS: usize = 80;
 
-/// Minimum duration for any key. Zero would cause polls without pause.
+/// Minimum duration for any key. An interval of zero would cause polls without a pause.
 pub(crate) const MIN_DURATION: Duration = Duration::from_secs(1);
 
 /// Maximum duration for any key: 100 years of 365.25 days. Much longer durations would overflow when they are
@@ -37,7 +37,7 @@ impl<'a> Field<'a> {
         Self::new("", value)
     }
 
-    /// Returns a value as a field, with the key that errors contain.
+    /// Creates a field from a value and the key that errors contain.
     pub(crate) fn new(key: &str, value: &'a Value) -> Self {
         Self {
             key: key.to_owned(),
@@ -53,7 +53,7 @@ impl<'a> Field<'a> {
         self
     }
 
-    /// Returns the dotted path of the value, with the index of an item of a list.
+    /// Returns the dotted path of the value, with an index for a list item.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
@@ -79,7 +79,7 @@ impl<'a> Field<'a> {
         (value.kind != ValueKind::Nil).then(|| self.below(path, value))
     }
 
-    /// Returns the value of a key of this mapping, even if it is null; `None` if the key is missing.
+    /// Returns the value of a key in this mapping, even if it is null; `None` if the key is missing.
     pub(crate) fn entry(&self, name: &str) -> Option<Self> {
         match self.kind() {
             ValueKind::Table(entries) => entries.get(name).map(|value| self.below(name, value)),
@@ -109,7 +109,7 @@ impl<'a> Field<'a> {
         self.at(path).as_ref().map(read).transpose()
     }
 
-    /// Returns the entries of a mapping, by name.
+    /// Returns the entries of a mapping, sorted by name.
     pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Self)>, Error> {
         let ValueKind::Table(entries) = self.kind() else {
             return Err(self.invalid("is not a mapping; expected keys below it"));
@@ -135,7 +135,7 @@ impl<'a> Field<'a> {
         Ok(items.iter().enumerate().map(item).collect())
     }
 
-    /// Returns a copy of the value for a layer of the configuration. The value must not be a mapping.
+    /// Returns a copy of the value for a configuration layer, or an error if the value is a mapping.
     pub(crate) fn value_of(&self, expected: &str) -> Result<Value, Error> {
         match self.kind() {
             ValueKind::Table(_) => Err(self.invalid(format!("is not allowed here; expected {expected}"))),
@@ -152,7 +152,7 @@ impl<'a> Field<'a> {
         Self { key, value, secret }
     }
 
-    /// Returns the text exactly as it is written. It may be empty.
+    /// Returns the text exactly as written, even if it is empty.
     pub(crate) fn raw_text(&self) -> Result<&'a str, Error> {
         match self.kind() {
             ValueKind::String(text) => Ok(text),
@@ -160,7 +160,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Returns the text without surrounding white space. The result must not be empty.
+    /// Returns the trimmed text, or an error if it is empty.
     pub(crate) fn text(&self) -> Result<&'a str, Error> {
         match self.raw_text()?.trim() {
             "" => Err(self.invalid("is empty; expected text, or remove the key")),
@@ -168,18 +168,16 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Returns a secret, without the line break that editors and `kubectl` append.
+    /// Returns a secret without trailing line breaks, which editors and `kubectl` append.
     pub(crate) fn secret_text(&self) -> Result<Secret, Error> {
         self.text()?;
         Ok(Secret::from(self.raw_text()?.trim_end_matches(['\r', '\n'])))
     }
 
-    /// Parses a path.
     pub(crate) fn path(&self) -> Result<PathBuf, Error> {
         self.text().map(PathBuf::from)
     }
 
-    /// Parses a boolean.
     pub(crate) fn boolean(&self) -> Result<bool, Error> {
         let text = self.plain_text().to_lowercase();
         text.parse()
@@ -195,7 +193,6 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Parses a whole number.
     pub(crate) fn whole_number(&self, range: RangeInclusive<usize>) -> Result<usize, Error> {
         let expected = match (range.start(), range.end()) {
             (min, &usize::MAX) => format!("a whole number of at least {min}"),
@@ -210,7 +207,6 @@ impl<'a> Field<'a> {
             .ok_or_else(|| self.invalid(format!("is out of range; expected {expected}")))
     }
 
-    /// Parses a duration.
     pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration, Error> {
         let duration = humantime::parse_duration(self.plain_text())
             .map_err(|_| self.invalid("is not a duration; expected something like 30s or 5m"))?;
@@ -224,8 +220,8 @@ impl<'a> Field<'a> {
         )))
     }
 
-    /// Parses a date or a time, including the formats that Elements shows. Returns seconds since the Unix epoch; for a
-    /// date, the start of the day in UTC.
+    /// Parses a date or a time, including the formats that Elements shows. Returns seconds since the Unix epoch. A date
+    /// means the start of the day in UTC.
     pub(crate) fn date(&self) -> Result<i64, Error> {
         let text = self.plain_text();
         let timestamp = text.parse::<jiff::Timestamp>().or_else(|_| {
@@ -241,7 +237,7 @@ impl<'a> Field<'a> {
             .ok_or_else(|| self.invalid("is not a date; expected something like 2027-01-31 or 2027-01-31T12:00:00Z"))
     }
 
-    /// Parses a date or a time. Returns seconds since the Unix epoch; for a date, the end of the day in UTC.
+    /// Parses a date or a time. Returns seconds since the Unix epoch. A date means the end of the day in UTC.
     pub(crate) fn end_date(&self) -> Result<i64, Error> {
         let text = self.plain_text();
         let end_of_day = || {

@@ -1,4 +1,4 @@
-//! Rejects unknown keys of a mapping, and suggests the intended key.
+//! Rejects unknown keys in a mapping, and suggests the intended key.
 
 use ::config::ValueKind;
 
@@ -11,8 +11,8 @@ pub(crate) fn reject_unknown_keys(root: &Field<'_>, known: &[&str]) -> Result<()
     KnownKeys(known).check(root, "")
 }
 
-/// Returns the known key that was probably intended: a key that ends in the given key, for example if the section is
-/// missing, or otherwise the most similar key.
+/// Returns the known key that was probably intended. This is a key that ends in the written key, for example if the
+/// section was omitted; otherwise, it is the most similar key.
 pub(crate) fn nearest_key<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     key_ending_in(&written.to_lowercase(), known).or_else(|| nearest(written, known.iter().copied()))
 }
@@ -49,7 +49,7 @@ impl<'k> KnownKeys<'k> {
         }
     }
 
-    /// Returns whether the key that was probably intended accepts a mapping.
+    /// Returns whether the suggestion for an unknown path is a key, rather than a section.
     fn resembles_key(&self, path: &str) -> bool {
         self.suggest(path).is_some_and(|key| self.0.contains(&key.as_str()))
     }
@@ -66,7 +66,7 @@ impl<'k> KnownKeys<'k> {
         }
     }
 
-    /// Returns the nested form of a key whose name contains a dot.
+    /// Returns the nested form of a known key that was written with dots.
     fn dotted(&self, path: &str) -> Option<String> {
         let (section, name) = path.rsplit_once('.')?;
         let sections = section.replace('.', ": ");

@@ -30,7 +30,7 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the latest list contains the module, or the module is held. An unlisted module is stored but not
+    /// Whether the module is in the latest list, or held from an earlier one. An unlisted module is stored but not
     /// rendered, so that no run is counted twice and no restore point is lost if it is listed again.
     listed: bool,
     /// Whether the module is held from an earlier list, because the latest list had invalid rows.
@@ -67,7 +67,8 @@ pub struct EndedRun {
 }
 
 /// Maximum time between the end of a newly completed run and the previous list, unless the run ended after the newest
-/// known run. An older run appears because the filter or the API version changed. Replicas of the API differ by less.
+/// known run. An older run appears because the filter or the API version changed. API replicas differ by less than
+/// this.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list: runs by module, and scans by service.
@@ -267,7 +268,7 @@ impl From<(&'static str, JobStatus)> for Scan {
     }
 }
 
-/// Renames modules that were saved under their numbers and have names now.
+/// Renames modules that were saved under their numbers and now have names.
 fn with_current_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     for module in &mut modules {
         let named = module.module.strip_prefix("unknown_").and_then(domain::module);

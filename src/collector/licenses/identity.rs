@@ -19,9 +19,9 @@ pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     u64::try_from(before - products.len()).unwrap_or(u64::MAX)
 }
 
-/// Assigns labels that distinguish the subscriptions of one service. A label is derived from the purchased items,
-/// because they do not change when the subscription is renewed, extended or moved to other storage. Subscriptions with
-/// the same items are numbered, and keep their numbers for as long as they match a subscription in `previous`.
+/// Assigns labels that distinguish the subscriptions of one service. A label is derived from the purchased items, which
+/// do not change when the subscription is renewed, extended or moved to other storage. Subscriptions with the same
+/// items are numbered, and keep their numbers for as long as they match a subscription in `previous`.
 pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut groups: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();

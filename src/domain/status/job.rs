@@ -92,8 +92,8 @@ impl JobStatus {
         }
     }
 
-    /// Returns the severity of a status, which no other status has. If two rows of one run differ, and both or neither
-    /// have ended, the row with the higher severity applies.
+    /// Returns the severity, which is different for every status. Of two rows for one run, the row with the higher
+    /// severity applies, unless only the other row has ended.
     ///
     /// The order, from low to high, is: complete restore point, incomplete restore point, restore point still possible,
     /// no restore point, failure. A run therefore has no restore point if any of its completed rows contradicts it.

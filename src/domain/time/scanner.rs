@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-/// Maximum number of decimals of a second, which count nanoseconds.
+/// Maximum number of decimals of a second: nine, for nanoseconds.
 const FRACTION_DIGITS: usize = 9;
 
 /// The unparsed rest of a string. Methods that return a boolean, and [`Scanner::digits`], consume text only on success.

@@ -1,17 +1,17 @@
-//! Encodes runs as bytes, newest first. The times and the id of a run are encoded as differences from the previous run.
+//! Encodes runs as bytes, newest first. A run's times and id are encoded as differences from the previous run.
 //!
 //! | bytes | |
 //! |---|---|
 //! | 1, only at the start | version of the format |
-//! | 1 | flags of the present fields: id, start, end and the five counts |
-//! | 1 | number of the status |
-//! | 1 or more | seconds from the end, or without an end from the start, to the same time of the previous run |
+//! | 1 | flags for the fields that are present: id, start, end and the five counts |
+//! | 1 | status number |
+//! | 1 or more | seconds from the end of the run to that of the previous run; the start replaces a missing end |
 //! | 1 or more | seconds from the start to the end |
 //! | 1 or more each | counts |
-//! | 2 or more | id: number of bytes that it has in common with the previous id, number of further bytes, and these bytes |
+//! | 2 or more | id: number of leading bytes shared with the previous id, number of other bytes, and those bytes |
 //!
-//! Numbers have seven bits per byte, lowest first; the eighth bit indicates that another byte follows. If a number can
-//! be negative, its lowest bit is the sign.
+//! Numbers are stored with seven bits per byte, lowest bits first; the eighth bit indicates that another byte follows.
+//! If a number can be negative, its lowest bit is the sign.
 
 use super::{PastRun, TRAIL_RUNS};
 use crate::domain::status::JobStatus;
@@ -70,7 +70,7 @@ pub(super) fn pack(runs: &[PastRun]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes runs; `None` if the bytes are not in this format.
+/// Decodes runs; returns `None` if the bytes are not in this format.
 pub(super) fn unpack(mut bytes: &[u8]) -> Option<Vec<PastRun>> {
     let bytes = &mut bytes;
     let mut runs = Vec::new();

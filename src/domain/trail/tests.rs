@@ -2,14 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Maximum size of a run in bytes, for a module that runs once a day and ids in the vendor's format.
+/// Maximum average size of a run in bytes, for a module that runs once a day and has ids in the vendor's format.
 const MAX_BYTES_PER_RUN: usize = 45;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_seconds(seconds)
 }
 
-/// Returns a run of a day, with an id in the vendor's format.
+/// Returns the run of a day, with an id in the vendor's format.
 fn run(day: u64) -> PastRun {
     let end = 1_790_000_000 + i64::try_from(day).unwrap() * 86_400;
     let noise = day.wrapping_mul(0x9e37_79b9_7f4a_7c15);
