@@ -1,7 +1,7 @@
 //! Client of the Elements API: credentials, transport, and both API versions.
 //!
-//! This module does not depend on metrics. It reports events to an [`Observer`] that `app` passes in, and returns
-//! failures as [`Error`], whose [`Error::reason`] is the value of the label `reason`.
+//! This module does not depend on metrics. It reports events to an [`Observer`] that `app` passes in, and returns each
+//! failure with an [`Error`]. [`Error::reason`] is the value of the label `reason`.
 
 pub mod auth;
 mod body;
@@ -30,22 +30,22 @@ pub use rows::{MAX_LIST_BYTES, MAX_LIST_ROWS};
 pub use crate::domain::Generation;
 use crate::domain::counted;
 
-/// A client of one API version. Collectors match on it, so that each supports both versions.
+/// A client for one API version. Each collector matches on it to support both versions.
 #[derive(Clone, Debug)]
 pub enum Api {
-    /// `partner/…`, slated for deprecation by the vendor.
+    /// The API below `partner/…`, which the vendor plans to deprecate.
     V1(v1::Client),
-    /// `partner/external/v3/…`.
+    /// The API below `partner/external/v3/…`.
     V3(v3::Client),
 }
 
 impl Api {
-    /// Returns the receiver of events.
+    /// Returns the observer that receives events.
     pub fn observer(&self) -> &Arc<dyn Observer> {
         self.transport().observer()
     }
 
-    /// Returns the transport of requests.
+    /// Returns the transport that sends requests.
     pub fn transport(&self) -> &transport::Transport {
         match self {
             Self::V1(client) => client.transport(),
@@ -56,7 +56,7 @@ impl Api {
     /// Returns the API v3 client, for a resource that API v1 lacks.
     ///
     /// # Errors
-    /// Returns [`Error::NotPermitted`] if API v1 is used.
+    /// Returns [`Error::NotPermitted`] if this is a client for API v1.
     pub fn v3(&self, endpoint: Endpoint, scope: &'static str) -> Result<&v3::Client, Failure> {
         match self {
             Self::V1(_) => Err(Error::NotPermitted(scope).at(endpoint)),
@@ -73,7 +73,7 @@ impl Api {
     }
 }
 
-/// A resource, under one name for both API versions; also the value of the label `endpoint`.
+/// An API resource, with the same name in both API versions. The name is the value of the label `endpoint`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
     /// The token endpoint.
@@ -94,17 +94,17 @@ pub enum Endpoint {
     ScanProfiles,
     /// One scan profile.
     ScanProfile,
-    /// Counts of the daily scan report, with its objects in API v3.
+    /// Counts in the daily scan report. In API v3, the report includes the objects.
     ScanChanges,
-    /// Objects of the daily scan report, API v1.
+    /// Objects in the daily scan report; API v1 only.
     ScanChangeObjects,
-    /// The objects in the report of a job.
+    /// The objects in a job report.
     JobReport,
     /// Seats per tenant.
     TenantSeats,
     /// The users of a tenant.
     Users,
-    /// Consent to the apps of a product.
+    /// Consent to a product's apps.
     AppConsent,
     /// Signs of ransomware in a tenant.
     Ransomware,
@@ -164,12 +164,12 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// Number of attempts to fetch a list whose total and number of rows differ. Rows can be added or removed between two
-/// pages, but rarely in two consecutive attempts.
+/// Maximum number of attempts to fetch a list if its total does not match its number of rows. Rows can be added or
+/// removed between two pages, but rarely during two consecutive attempts.
 const LIST_ATTEMPTS: usize = 2;
 
-/// Reports the number of rows of a list and returns them. `request_id` is the id of the latest request; if `rows` is an
-/// error, this request failed.
+/// Reports the number of rows in a list to the observer, and returns the rows. `request_id` is the id of the latest
+/// request. If `rows` is an error, that request failed.
 fn report_rows<R>(
     transport: &transport::Transport,
     endpoint: Endpoint,
@@ -184,7 +184,7 @@ fn report_rows<R>(
     Ok(rows)
 }
 
-/// Receives the events of requests to the API. Implementations must return quickly and never block.
+/// Receives events about API requests. Implementations must return quickly and never block.
 pub trait Observer: std::fmt::Debug + Send + Sync {
     /// An attempt ended with this status, or without a response (`None`).
     fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration);
@@ -198,17 +198,17 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     }
     /// A value could not be parsed. `shape` is the value with its letters and digits masked, or names the problem.
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str);
-    /// A number or word is missing from the vendor's reference.
+    /// The API returned a number or word that is missing from the vendor's reference.
     fn unknown_value(&self, endpoint: Endpoint, field: &'static str, value: &str);
     /// Rows were merged or dropped because other rows have the same labels.
     fn duplicate_rows(&self, endpoint: Endpoint, rows: u64);
     /// A token request failed.
     fn token_failure(&self, error: &auth::Error);
-    /// A token was fetched that expires after this time.
+    /// A token with this lifetime was fetched.
     fn token(&self, expires_in: Duration);
 }
 
-/// All values of [`Error::reason`], so that counters can start at zero.
+/// All values of [`Error::reason`]. Their counters start at zero.
 pub const REASONS: &[&str] = &[
     "auth",
     "not_permitted",
@@ -264,10 +264,10 @@ pub enum Error {
     /// The connection broke, or the body ended early.
     #[error("the response was truncated")]
     Interrupted(#[source] reqwest::Error),
-    /// The body, or all bodies of a list together, exceed the size limit.
+    /// A response body, or all pages of a list together, exceeded the size limit.
     #[error("the response exceeds {0} bytes")]
     TooLarge(usize),
-    /// The list exceeds the limit of rows.
+    /// The list exceeds the maximum number of rows.
     #[error("the list has more than {0} rows")]
     TooMany(usize),
     /// The API returned an error status.
@@ -279,7 +279,7 @@ pub enum Error {
     /// The API throttled too many attempts.
     #[error("throttled")]
     Throttled,
-    /// The body does not match the reference.
+    /// The body does not match the vendor's reference.
     #[error("the response is not {0}")]
     Decode(&'static str),
     /// Some rows cannot be parsed. The others are used.
@@ -288,10 +288,10 @@ pub enum Error {
     /// A list is incomplete.
     #[error("incomplete list: {0}")]
     Incomplete(&'static str),
-    /// A link in the response has another scheme, host or port.
+    /// A link in the response points to another scheme, host or port.
     #[error("the next page has a different origin; not followed")]
     ForeignLink,
-    /// An id in the response is not allowed in a path.
+    /// An id in the response cannot be used in a URL path.
     #[error("the response contains an id that is not valid in a URL path")]
     UnusableId,
     /// The host keeps failing, so only occasional probes are sent.
@@ -336,12 +336,12 @@ impl Error {
         matches!(self, Self::Status(403))
     }
 
-    /// Returns whether the error means that the customer or tenant does not have the service of the resource.
+    /// Returns whether the error means that the customer or tenant lacks the service to which the resource belongs.
     pub fn is_missing_service(&self) -> bool {
         matches!(self, Self::Status(403 | 404))
     }
 
-    /// Returns whether the error concerns only the requested resource, so that other resources can still be requested.
+    /// Returns whether the error affects only the requested resource. Other resources can then still be requested.
     pub fn is_resource_error(&self) -> bool {
         matches!(
             self,
@@ -349,7 +349,7 @@ impl Error {
         )
     }
 
-    /// Returns whether there was no response, or a response that means that the API is down.
+    /// Returns whether the API may be down: it did not respond, or its response indicates an outage.
     pub fn is_outage(&self) -> bool {
         let has_no_response = matches!(self, Self::Tls(_) | Self::Proxy(_) | Self::Unavailable(_));
         has_no_response || self.is_transient()
@@ -373,12 +373,12 @@ pub struct Failure {
     /// Cause of the failure.
     #[source]
     pub error: Error,
-    /// Id of the failed request, if its response has one.
+    /// Id of the failed request, if its response contains one.
     pub request_id: Option<RequestId>,
 }
 
 impl Error {
-    /// Returns the failure of a request to this endpoint.
+    /// Combines the error with the endpoint of the failed request.
     pub fn at(self, endpoint: Endpoint) -> Failure {
         Failure {
             endpoint,
@@ -388,12 +388,12 @@ impl Error {
     }
 }
 
-/// Characters that are escaped in a path segment: all except ASCII letters, digits and `-_~.`. Dots need no escape,
+/// Characters that are escaped in a path segment: all except ASCII letters, digits and `-_~.`. Dots need no escaping,
 /// because [`url`] rejects the segments `.` and `..`.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~').remove(b'.');
 
-/// Returns the URL below `base` and `base_path`. Each segment is escaped, so that an id from a response cannot change
-/// the path.
+/// Returns the URL of a resource below `base` and `base_path`. Each segment is escaped, so an id from a response cannot
+/// change the path.
 fn url(base: &Url, base_path: &str, segments: &[&str]) -> Result<Url, Error> {
     let mut path = format!(
         "{}{}",
@@ -401,7 +401,7 @@ fn url(base: &Url, base_path: &str, segments: &[&str]) -> Result<Url, Error> {
         base_path.trim_end_matches('/')
     );
     for segment in segments {
-        // URL parsers interpret these two as "current" and "parent" even if they are escaped.
+        // URL parsers resolve "." and ".." even if they are escaped.
         if segment.is_empty() || *segment == "." || *segment == ".." {
             return Err(Error::UnusableId);
         }

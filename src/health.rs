@@ -32,7 +32,7 @@ use text_format::as_text_format;
 /// for I/O.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Maximum number of distinct values of one field that are logged, so that a faulty server cannot flood the log.
+/// Maximum number of distinct values that are logged, so that a faulty server cannot flood the log.
 const MAX_LOGGED_VALUES: usize = 200;
 
 const ENDPOINT: &[&str] = &["endpoint"];
@@ -99,7 +99,7 @@ const POLL_OVERRUNS: Metric = Metric::counter(
 .labels(&["collector"])
 .experimental();
 
-/// Metrics of the registry, for the catalogue.
+/// Metrics in the registry, for the catalogue.
 pub const REGISTERED: &[Metric] = &[
     BUILD_INFO,
     API_REQUESTS,
@@ -143,8 +143,8 @@ pub struct Health {
     requests: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     durations: Durations,
     errors: Family<Labels<2>, Counter>,
-    // The next two counters are not exported. The counters above cannot be summed, because a family does not list its
-    // labels.
+    // The next two counters are not exported. The counters above cannot be summed, because a [`Family`] does not list
+    // its label sets.
     requests_of_endpoint: Family<Labels<1>, Counter>,
     errors_of_endpoint: Family<Labels<1>, Counter>,
     throttled: Family<Labels<1>, Counter>,
@@ -162,7 +162,7 @@ pub struct Health {
     logged_values: Mutex<HashSet<(Endpoint, &'static str, String)>>,
 }
 
-/// Totals of several endpoints since startup.
+/// Request totals of several endpoints since startup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestTotals {
     /// Request attempts.
@@ -247,20 +247,20 @@ impl Health {
         }
     }
 
-    /// Creates the counters of failed polls with these reasons at zero.
+    /// Creates the counters for failed polls with these reasons, at zero.
     pub fn initialize_failure_counters(&self, endpoint: Endpoint, reasons: impl IntoIterator<Item = &'static str>) {
         for reason in reasons {
             let _ = self.errors.get_or_create(&reason_labels(endpoint, reason));
         }
     }
 
-    /// Updates the heartbeat of the poll loop.
+    /// Updates the poll loop's heartbeat.
     pub fn beat(&self) {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.beat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Returns whether the poll loop has not stalled.
+    /// Returns whether the poll loop is running. Returns `false` if it has stalled.
     pub fn is_alive(&self) -> bool {
         self.silence() < HEARTBEAT_LIMIT
     }
@@ -274,7 +274,7 @@ impl Health {
         }
     }
 
-    /// Records that a customer list was fetched or a state file restored.
+    /// Records that a customer list was fetched or a state file was restored.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
@@ -346,7 +346,7 @@ impl Health {
         }
     }
 
-    /// Returns whether a value must be logged because it was not logged before.
+    /// Returns whether a value must be logged: it was not logged before, and the limit is not reached.
     fn is_new_value(&self, endpoint: Endpoint, field: &'static str, value: &str) -> bool {
         let mut logged = lock(&self.logged_values);
         logged.len() < MAX_LOGGED_VALUES && logged.insert((endpoint, field, value.to_owned()))

@@ -34,7 +34,7 @@ use caller::Caller;
 use discovery::TargetAddress;
 use page::{Page, PageQuery};
 
-/// Reloads the configuration; the error is the message for the client.
+/// Reloads the configuration. Its error is a message for the client.
 pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
 /// Dependencies of the routes.
@@ -47,15 +47,15 @@ pub struct Site {
     pub bodies: Arc<Bodies>,
     /// Reports liveness and readiness.
     pub health: Arc<Health>,
-    /// Path of the metrics.
+    /// Path of the metrics endpoint.
     pub telemetry_path: String,
-    /// Prefix of all paths; empty or `/…` without a trailing slash.
+    /// Prefix of all paths: empty, or `/…` without a trailing slash.
     pub route_prefix: String,
     /// External URL, if configured.
     pub external_url: Option<Url>,
-    /// URL of the Grafana server with the dashboards, for links to them.
+    /// URL of the Grafana server, for links to its dashboards.
     pub grafana_url: Option<Url>,
-    /// Reloads the configuration, if authorized clients may request that over HTTP.
+    /// Reloads the configuration. `None` if clients cannot request a reload over HTTP.
     pub reload: Option<Reload>,
     /// Description of the data source on the status page.
     pub subtitle: String,
@@ -86,7 +86,7 @@ pub fn routes(site: Site) -> Router {
     router.with_state(Arc::new(site))
 }
 
-/// Returns the routes that no flag changes.
+/// Returns the routes whose paths do not depend on flags.
 fn fixed_routes() -> Vec<(&'static str, MethodRouter<Arc<Site>>)> {
     // The target is relative, so that the redirect also works behind a proxy that strips a prefix.
     let redirect = |target: &'static str| get(move || async move { Redirect::permanent(target) });
@@ -122,7 +122,7 @@ async fn customer(State(site): State<Arc<Site>>, Path(id): Path<String>, RawQuer
     render_blocking(move || page::customer(&site, &id, &PageQuery::parse(query.as_deref()))).await
 }
 
-/// Returns the page of the customer whose id is in the query. Without an id, redirects to the front page.
+/// Returns the page of the customer whose id is in the query. If there is no id, redirects to the front page.
 async fn customer_by_query(State(site): State<Arc<Site>>, RawQuery(query): RawQuery) -> Response {
     let mut pairs = url::form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes());
     let Some((_, id)) = pairs.find(|(name, _)| name == "id") else {
@@ -140,7 +140,8 @@ async fn runbooks(State(site): State<Arc<Site>>) -> Page {
     page::runbooks(&site)
 }
 
-/// Renders a response on a blocking thread, because rendering ten thousand customers would block scrapes and polls.
+/// Renders a response on a blocking thread, because rendering ten thousand customers would otherwise block scrapes and
+/// polls.
 async fn render_blocking<R: IntoResponse + Send + 'static>(render: impl FnOnce() -> R + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(render).await {
         Ok(response) => response.into_response(),
@@ -170,7 +171,7 @@ fn scrape(site: &Site, query: Option<&str>, headers: &HeaderMap) -> Response {
     response
 }
 
-/// Returns the filter in a query. Unknown parameters are ignored, so that a scrape never fails.
+/// Parses the scrape filter in a query. Unknown parameters are ignored, so that a scrape never fails.
 fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
     let mut filter = ScrapeFilter::default();
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {

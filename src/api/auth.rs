@@ -31,20 +31,20 @@ const MAX_RESPONSE_BYTES: usize = 256 << 10;
 /// A token is renewed after this fraction of its lifetime, or [`RENEWAL_LEAD`] before its expiry, whichever is earlier.
 const RENEWAL_FRACTION: f64 = 0.8;
 
-/// Minimum time from a renewal to the expiry: enough for two requests at the default timeout.
+/// Minimum time between a token's renewal and its expiry: enough for two requests that take the default timeout.
 const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 
 /// A token that expires within this time is not sent, because it could expire before the request arrives.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 
-/// Minimum time between two renewals, even if the responses contain shorter lifetimes.
+/// Minimum age at which a token is renewed, unless [`RENEWAL_FRACTION`] of its lifetime is shorter.
 const RENEWAL_GAP: Duration = Duration::from_secs(30);
 
-/// Minimum time between discarding two tokens after a 401. If the API rejects the new token sooner, the token is not
-/// the cause.
+/// Minimum time between two 401 responses that each discard a token. If the API rejects the new token sooner, the token
+/// is not the cause.
 const REJECTION_GAP: Duration = Duration::from_secs(30);
 
-/// Time for which a denied scope is not requested again. A newly granted permission takes effect within this time,
+/// Time during which a denied scope is not requested again. A newly granted permission takes effect within this time,
 /// without a restart.
 pub const DENIAL_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
@@ -56,7 +56,7 @@ pub struct TokenSource {
     credential: Credential,
     timeout: Duration,
     observer: Arc<dyn Observer>,
-    /// Scopes of the enabled collectors, one group per API version.
+    /// Scopes of the enabled collectors, grouped by API version.
     groups: Vec<Vec<&'static str>>,
     /// Held while a token is fetched, so that one request serves all waiting polls.
     fetching: tokio::sync::Mutex<()>,
@@ -164,7 +164,7 @@ impl TokenSource {
         *lock(&self.state) = state;
     }
 
-    /// Returns a valid token with `scope`.
+    /// Returns a valid token for `scope`.
     ///
     /// # Errors
     /// Returns [`super::Error::NotPermitted`] if the scope is not granted, and [`super::Error::Auth`] if no token can
@@ -174,7 +174,7 @@ impl TokenSource {
             if !token.is_renewal_due() {
                 return Ok(token.value);
             }
-            // One poll renews the token. Other polls use the old token, and so do all polls if the renewal fails.
+            // One poll renews the token. Other polls keep using the old token, as do all polls if the renewal fails.
             if let Ok(_guard) = self.fetching.try_lock() {
                 let _ = self.fetch(scope).await;
             }
@@ -236,8 +236,8 @@ impl TokenSource {
         self.credential.expires()
     }
 
-    /// Returns whether a pause after a failure has ended, because its time has passed or a credential file has changed.
-    /// Polls that failed for lack of a token can then be repeated immediately.
+    /// Returns whether a pause after a failure has ended: its time has passed, or a credential file has changed. Polls
+    /// that failed for lack of a token can then be repeated immediately.
     pub fn may_have_recovered(&self) -> bool {
         let (fingerprint, over) = match &lock(&self.state).pause {
             None => return false,
@@ -301,8 +301,7 @@ impl TokenSource {
         }
     }
 
-    /// Returns `scope`, followed by the other scopes of its group that are not denied, as far as the maximum length
-    /// allows.
+    /// Returns `scope`, followed by the other scopes of its group that are not denied, up to [`MAX_SCOPE_CHARS`].
     fn scopes_to_request(
         &self,
         scope: &'static str,
@@ -380,7 +379,7 @@ impl TokenSource {
         state.denied.insert(scope, ClockReading::now());
     }
 
-    /// Sends one token request; `None` if the endpoint rejects the scopes.
+    /// Sends one token request. Returns `None` if the endpoint rejects the scopes.
     async fn request_token(&self, scopes: &[&'static str]) -> Result<Option<TokenResponse>, Error> {
         let mut form = vec![
             ("grant_type", Secret::from("client_credentials".to_owned())),

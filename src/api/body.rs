@@ -3,7 +3,7 @@
 use super::Error;
 use crate::text_file::BYTE_ORDER_MARK;
 
-/// Maximum depth of nested lists and objects. The deepest response of the reference has five levels.
+/// Maximum depth of nested lists and objects. The deepest response in the vendor's reference has five levels.
 const MAX_DEPTH: usize = 64;
 
 /// Length of an escaped UTF-16 code unit, such as `\ud83d`.
@@ -13,7 +13,7 @@ const ESCAPE_BYTES: usize = 6;
 /// with U+FFFD, so that they do not make the parser reject a row.
 ///
 /// # Errors
-/// Returns an error if the JSON is nested too deeply. Parsers do not detect this in members that they skip.
+/// Returns an error if the JSON is nested too deeply. The parser does not check the depth of members that it skips.
 pub(super) fn json(body: &mut [u8]) -> Result<&[u8], Error> {
     replace_lone_surrogates(body);
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii();

@@ -1,5 +1,5 @@
-//! Selects the API version: the configured version or, in `auto` mode, v3 if the registration has its customers
-//! permission, otherwise v1.
+//! Selects the API version. In `auto` mode, it is v3 if the registration has the v3 permission for customers, otherwise
+//! v1.
 
 use std::sync::OnceLock;
 
@@ -17,7 +17,7 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
-    /// Creates a client. Both API versions use the same transport, with its host, rate limiter and tokens.
+    /// Creates a client. Both API versions share the transport, and with it the host, the rate limiter and the tokens.
     pub fn new(transport: Transport, choice: GenerationChoice, v1_base_path: &str) -> Self {
         Self {
             v1: v1::Client::new(transport.clone(), v1_base_path),
@@ -61,7 +61,7 @@ impl ApiClient {
         }
     }
 
-    /// Returns the transport of requests.
+    /// Returns the transport that sends requests.
     pub fn transport(&self) -> &Transport {
         self.v3.transport()
     }

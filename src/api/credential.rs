@@ -1,7 +1,7 @@
 //! Credentials for the token endpoint: a client secret, or an assertion signed with the key of a certificate.
 //!
 //! Files are read for every token request, so that a rotated secret or certificate applies to the next token. They are
-//! small and local, so the reads are blocking.
+//! small and local, so blocking reads are acceptable.
 
 mod assertion;
 mod certificate;
@@ -20,7 +20,7 @@ pub use self::certificate::Certificate;
 use crate::secret::{Secret, SecretSource};
 use crate::text_file;
 
-/// Maximum size of a secret, key or certificate file. A PFX archive with a long chain is about 10 KiB long.
+/// Maximum size of a secret, key or certificate file. A PFX archive with a long certificate chain takes about 10 KiB.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Credential of the registration.
@@ -50,7 +50,7 @@ impl SecretSource {
         }
     }
 
-    /// Reads a secret that must not be empty, unlike the password of a certificate.
+    /// Reads the client secret. Unlike a certificate password, it must not be empty.
     fn read_client_secret(&self) -> Result<Secret, CredentialError> {
         let secret = self.read()?;
         match self {
@@ -73,7 +73,7 @@ impl Credential {
         Ok(Self::Secret(source))
     }
 
-    /// Returns a credential with a secret file. Reads the file once to check it.
+    /// Returns a credential whose secret is in a file. Reads the file once to check it.
     ///
     /// # Errors
     ///
@@ -84,13 +84,13 @@ impl Credential {
         Ok(Self::Secret(source))
     }
 
-    /// Returns a credential with a certificate and its private key: a PFX archive; a PEM file with both; or a PEM
-    /// certificate in `file` and its key in `private_key`. The password decrypts the archive or a PKCS#8 key. All files
-    /// are read together for each token request, so that they can be rotated together.
+    /// Returns a credential with a certificate and its private key. `file` is a PFX archive, a PEM file with both, or a
+    /// PEM certificate whose key is in `private_key`. The password decrypts the archive or a PKCS#8 key. All files are
+    /// read together for each token request, so that they can be rotated together.
     ///
     /// # Errors
     ///
-    /// Returns an error if the pair cannot be used for signing. Each error contains advice.
+    /// Returns an error if the pair cannot be used for signing. Each error message suggests a remedy.
     pub fn certificate(
         file: &Path,
         private_key: Option<&Path>,
@@ -105,7 +105,7 @@ impl Credential {
     ///
     /// # Errors
     ///
-    /// Returns an error if a file can no longer be used, or signing failed.
+    /// Returns an error if a file can no longer be used, or if signing fails.
     pub fn proof(
         &self,
         client_id: &str,
@@ -125,7 +125,8 @@ impl Credential {
         }
     }
 
-    /// Returns the expiry of the certificate last used, in seconds since 1970. The expiry of a secret is unknown.
+    /// Returns the expiry of the most recently used certificate, in seconds since 1970. The expiry of a secret is
+    /// unknown.
     pub fn expires(&self) -> Option<i64> {
         match self {
             Self::Secret(_) => None,
@@ -134,7 +135,7 @@ impl Credential {
     }
 
     /// Returns a fingerprint of the files that [`proof`](Self::proof) would read now. Callers that back off after
-    /// `invalid_client` compare fingerprints to detect a changed file. `None` if there are no files.
+    /// `invalid_client` compare fingerprints to detect a changed file. Returns `None` if the secret is not in a file.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
             Self::Secret(source) => Some(Fingerprint::of_files([source.file()?])),
@@ -161,7 +162,7 @@ impl Fingerprint {
     fn of_contents<'a>(contents: impl IntoIterator<Item = Option<&'a [u8]>>) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
         for content in contents {
-            // Each file is hashed separately, so that moving bytes from one file to the next is a change.
+            // Each file is hashed separately, so moving bytes from one file to the next changes the fingerprint.
             match content {
                 Some(bytes) => context.update(digest::digest(&digest::SHA256, bytes).as_ref()),
                 None => context.update(b"unreadable"),
@@ -173,7 +174,7 @@ impl Fingerprint {
     }
 }
 
-/// Hidden, because the digest of a short secret almost reveals it.
+/// Hides the digest, because a short secret can be guessed from it.
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Fingerprint(hidden)")
@@ -189,7 +190,7 @@ pub enum CredentialError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] text_file::Error),
-    /// The file contains nothing except, perhaps, a line break.
+    /// The file is empty or contains only line breaks.
     #[error("{0} is empty; write the client secret into it")]
     EmptyFile(PathBuf),
     /// A block of a PEM file is truncated or not base64.
@@ -219,7 +220,7 @@ pub enum CredentialError {
     /// The file is encrypted, and no password is configured.
     #[error("{0} is encrypted: configure its password")]
     PasswordMissing(PathBuf),
-    /// The file is encrypted with another password.
+    /// The configured password does not decrypt the file.
     #[error("wrong password for {0}: check the certificate password")]
     WrongPassword(PathBuf),
     /// The encryption of the key is not supported.
@@ -230,15 +231,15 @@ pub enum CredentialError {
     /// A private key is missing.
     #[error("{0} contains no private key: set auth.private_key_file, or export the certificate with its key")]
     NoPrivateKey(PathBuf),
-    /// The algorithm of the key or certificate is not RSA.
+    /// The key or certificate does not use RSA.
     #[error("{0} is not an RSA certificate: create an RSA certificate of 2048 bits or more")]
     NotRsa(PathBuf),
-    /// The size of the RSA key is not secure, or not supported for signing.
+    /// The RSA key is too short to be secure, or too long to be supported.
     #[error("the RSA key of {path} has {bits} bits: create a key with 2048 to 4096 bits")]
     KeySize {
         /// Path of the certificate file.
         path: PathBuf,
-        /// Length of the modulus.
+        /// Length of the modulus, in bits.
         bits: usize,
     },
     /// The key is damaged, or its parameters are not accepted.

@@ -1,5 +1,5 @@
-//! Parses the object that contains the rows of a list, for both API versions. The case of member names is ignored, and
-//! rows stay raw JSON.
+//! Parses the JSON object that contains the rows of a list, for both API versions. The parser ignores the case of
+//! member names, and leaves rows as raw JSON.
 //!
 //! The parser also detects failures in responses with status 200: see [`reports_failure`].
 
@@ -17,47 +17,47 @@ use crate::domain;
 /// Parsed members of the object that contains a list.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
-    /// The rows; `None` if there is no list, as opposed to an empty list.
+    /// The rows. `None` means that there is no list, which differs from an empty list.
     pub(super) rows: Option<Page<'a>>,
     /// The link to the next page.
     pub(super) link: Option<String>,
-    /// Total number of rows of all pages, from the only member with an unambiguous name.
+    /// Total number of rows on all pages, from `totalCount`. The names of other counts are ambiguous.
     pub(super) total: Option<usize>,
-    /// Lower bound of the total: the largest of all counts, some of which may count the rows of a page.
+    /// Lower bound for the total: the largest count, because some counts may include only the rows of one page.
     pub(super) min_total: Option<usize>,
     /// Token of the next page.
     pub(super) skip_token: Option<String>,
     /// Rows per page, if present.
     pub(super) page_size: Option<usize>,
-    /// Whether any member concerns pages.
+    /// Whether `metadata` has any members.
     pub(super) is_paged: bool,
     /// Whether a member reports a failure.
     has_failed: bool,
 }
 
-/// Error of a response that reports a failure.
+/// Error for a response that reports a failure.
 const FAILED: Error = Error::Decode("a success: it contains an error member");
 
-/// Names of the link to the next page.
+/// Names of the member that links to the next page.
 const LINKS: [&str; 3] = ["@odata.nextLink", "odata.nextLink", "nextLink"];
 
-/// Name of the count of all rows in the reference of API v3.
+/// Name of the total row count in the API v3 reference.
 const TOTAL: &str = "totalCount";
 
-/// Name of the token of the next page, in chained lists.
+/// Name of the token for the next page, in chained lists.
 const SKIP_TOKEN: &str = "skipToken";
 
-/// Maximum length of a page token. Longer tokens do not fit into a URL.
+/// Maximum length of a page token. Longer tokens do not fit in a URL.
 const MAX_TOKEN_BYTES: usize = 4 << 10;
 
-/// Other names of counts. Depending on the server, these count all rows or the rows of the page.
+/// Names of other counts. Depending on the server, they count all rows or the rows of one page.
 const COUNTS: [&str; 3] = ["@odata.count", "odata.count", "count"];
 
 impl<'a> Envelope<'a> {
-    /// Parses an object whose rows are under `list`.
+    /// Parses an object whose rows are in the member `list`.
     ///
     /// # Errors
-    /// Returns an error if the body is not such an object, or reports a failure.
+    /// Returns an error if the body is not such an object, or if it reports a failure.
     pub(super) fn read(body: &'a [u8], list: &'static str) -> Result<Self, Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let read = EnvelopeVisitor { list }.deserialize(&mut deserializer);
@@ -113,8 +113,8 @@ fn is_any(name: &str, names: &[&str]) -> bool {
     names.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// Parses the members and ignores the case of their names. A derived struct would miss a link to the next page in
-/// another case, and the list would appear to be complete.
+/// Parses the members and ignores the case of their names. A derived struct would miss a link to the next page whose
+/// name is in another case, and the list would appear to be complete.
 #[derive(Clone, Copy)]
 struct EnvelopeVisitor {
     list: &'static str,
@@ -157,7 +157,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
-/// Name of the object next to a list that describes the list.
+/// Name of the object that describes a list. It is next to the list.
 const METADATA: &str = "metadata";
 
 /// Returns whether a member is parsed. Other members are skipped without being stored.
@@ -235,8 +235,8 @@ fn is_absent_text(json: &RawValue) -> bool {
     domain::is_absent(text) || ["null", "none"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
-/// Parses a count, as a number or as text; `None` if absent. An unparseable count is an error, because a list without a
-/// total could appear to be complete after its first page.
+/// Parses a count from a number or text. Returns `None` if it is absent. An unparseable count is an error, because a
+/// list without a total could appear to be complete after its first page.
 fn number(json: &RawValue) -> Result<Option<usize>, &'static str> {
     let text = scalar(json);
     let text = text.trim();
@@ -343,7 +343,8 @@ mod tests {
         }
     }
 
-    /// Returns whether a member reports a failure, in the same way at all positions in lists and single entities.
+    /// Returns whether a member reports a failure. Asserts that the result is the same at every position in lists and
+    /// single entities.
     fn is_failure(member: &str) -> bool {
         let list = |body: &str| Envelope::read(body.as_bytes(), "value").is_err();
         let entity = |body: &str| reject_failure(serde_json::from_str(body).unwrap()).is_err();

@@ -18,7 +18,7 @@ const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of idle connections per host.
 const IDLE_CONNECTIONS: usize = 16;
 
-/// Time for which an idle connection is kept. Load balancers commonly close idle connections after a minute or more.
+/// Time during which an idle connection is kept. Load balancers commonly close idle connections after a minute or more.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// Builds the HTTP client for both the API and the token endpoint.
@@ -71,8 +71,8 @@ pub(super) fn client_builder(
     Ok(builder)
 }
 
-/// Returns the pause that a response requests. A date is compared with the `Date` header of the response, so that clock
-/// skew is irrelevant; without this header, it is compared with the local clock.
+/// Returns the pause that a response requests. A date is compared with the `Date` header of the response, so clock skew
+/// does not matter. Without this header, it is compared with the local clock.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok();
     let local_time = unix_now();
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(wait(at, Some("Sun, 06 Nov 1994 08:50:00 GMT")), Some(0));
         assert_eq!(wait(at, Some("Sun, 06 Nov 1994 07:00:00 GMT")), Some(300), "clamped");
         assert_eq!(wait("7", Some("Sun, 06 Nov 1994 08:49:30 GMT")), Some(7));
-        // By the local clock, the date is in the past.
+        // According to the local clock, the date is in the past.
         assert_eq!(wait(at, None), Some(0));
         assert_eq!(wait(at, Some("yesterday")), Some(0));
         assert_eq!(wait("soon", Some(at)), None);

@@ -12,26 +12,26 @@ use super::Error;
 use super::exchange::{classify, client_builder, unix_now};
 use super::rate_limiter::clock_skew;
 
-/// Timeout for name resolution. Enough for three attempts at the usual resolver timeout of 5 s.
+/// Timeout for name resolution. Enough for three attempts with the usual resolver timeout of 5 s.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Result of a probe.
 #[derive(Debug)]
 pub struct ProbeResult {
-    /// Status of the response. Every status shows that the host responds.
+    /// Status of the response. Any status shows that the host responds.
     pub status: u16,
-    /// Duration of the request, including the connection.
+    /// Duration of the request, including connection setup.
     pub took: Duration,
-    /// Seconds by which the host's clock is ahead, if the response has a date.
+    /// Seconds by which the host's clock is ahead, if the response contains a date.
     pub skew: Option<i64>,
-    /// Expiry of the host's certificate, in seconds since the epoch, if there is one.
+    /// Expiry of the host's certificate, in seconds since the epoch, if the host has one.
     pub certificate_expiry: Option<i64>,
 }
 
 /// Resolves the host of a URL. Returns the number of its addresses, and the first address.
 ///
 /// # Errors
-/// Returns an error if the name cannot be resolved, has no address, or the resolver does not respond.
+/// Returns an error if the name cannot be resolved or has no address, or if the resolver does not respond.
 pub async fn resolve(url: &Url) -> Result<(usize, String), String> {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_matches(['[', ']']).to_owned();
@@ -48,7 +48,7 @@ pub async fn resolve(url: &Url) -> Result<(usize, String), String> {
     Ok((addresses.len(), first))
 }
 
-/// Requests the root of a host, without credentials.
+/// Sends a `HEAD` request to the root of a host, without credentials.
 ///
 /// # Errors
 /// Returns the reason why there is no response.
@@ -64,7 +64,7 @@ pub async fn probe(
         .any(|url| url.scheme() == "https");
     let client = client_builder(timeout, proxy, authorities).and_then(|builder| match is_encrypted {
         true => builder.tls_info(true).build(),
-        // Works on systems without certificate authorities.
+        // This client also works on systems without certificate authorities.
         false => builder.tls_certs_only([]).build(),
     });
     let client = client.map_err(|error| classify(error, timeout))?;

@@ -1,6 +1,7 @@
-//! Rate limiter: decides when a request may be sent. It is deterministic: it uses no clock, randomness, tasks or locks.
+//! Decides when a request may be sent. The rate limiter is deterministic: it uses no clock, random numbers, tasks or
+//! locks of its own.
 //!
-//! Callers pass in the time since a fixed point of a monotonic clock, and random numbers in `[0, 1)`. Each request
+//! Callers pass in the time since a fixed point on a monotonic clock, and random numbers in `[0, 1)`. Each request
 //! calls [`RateLimiter::try_acquire`]. An admitted request reports one outcome with
 //! [`succeeded`](RateLimiter::succeeded), [`throttled`](RateLimiter::throttled) or [`failed`](RateLimiter::failed), and
 //! then always calls [`finished`](RateLimiter::finished).
@@ -33,7 +34,7 @@ pub const MAX_PAUSE: Duration = Duration::from_secs(300);
 /// a request succeeds.
 const INITIAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Longest pause without `Retry-After`: a minute is the window of most rate limits.
+/// Longest pause without `Retry-After`. Most rate limits have a window of one minute.
 const MAX_DEFAULT_PAUSE: Duration = Duration::from_secs(60);
 
 /// Minimum time between two decreases of the rate. Concurrent requests that are throttled together count once.
@@ -42,11 +43,11 @@ const DECREASE_SPACING: Duration = Duration::from_secs(1);
 /// Minimum burst after an idle period, so that a late timer does not reduce throughput.
 const MIN_BURST: f64 = 2.0;
 
-/// Burst in seconds at the current rate. It applies at high rates, at which several requests are due within the timer's
+/// Burst, in seconds of requests at the current rate. At high rates, several requests are due within the timer's
 /// resolution of a millisecond.
 const BURST_SECONDS: f64 = 0.1;
 
-/// Tolerance for waits that were rounded to whole nanoseconds, so that a request is admitted after its wait.
+/// Tolerance for waits that are rounded to whole nanoseconds. With it, a request is always admitted after its wait.
 const TOKEN_TOLERANCE: f64 = 1e-6;
 
 /// Minimum time without a response that counts as an outage of the host.
@@ -62,7 +63,7 @@ const MAX_RETRY_BUDGET: f64 = 10.0;
 /// Maximum delay of the first retry. It doubles with each further retry.
 const BACKOFF_BASE: Duration = Duration::from_millis(500);
 
-/// Limit of the maximum delay. A retry after a longer delay has no advantage over the next poll.
+/// Upper limit of the maximum delay. A retry after a longer delay has no advantage over the next poll.
 const BACKOFF_CAP: Duration = Duration::from_secs(30);
 
 /// Configured limits.
@@ -106,7 +107,7 @@ pub enum Admission {
     Rejected(Duration),
 }
 
-/// Rate limiter of all requests to one host.
+/// Rate limiter for all requests to one host.
 ///
 /// When the host throttles a request, all requests pause and the rate decreases by 30 %. Successful requests increase
 /// the rate again: quickly at first, and slowly near the rate at which the host throttled. After repeated failures of
@@ -137,7 +138,6 @@ struct EndpointState {
 }
 
 impl EndpointState {
-    /// Returns this state without requests in flight.
     fn without_requests(&self) -> Self {
         Self {
             breaker: self.breaker.clone(),
@@ -173,7 +173,7 @@ impl RateLimiter {
         self.rate.per_second()
     }
 
-    /// Returns the remaining pause of the whole host.
+    /// Returns the remaining pause for all requests to the host.
     pub fn pause_left(&self, now: Duration) -> Duration {
         self.paused_until.saturating_sub(now)
     }
@@ -216,7 +216,7 @@ impl RateLimiter {
         }
     }
 
-    /// Reports that the host throttled a request. `retry_after` is the parsed header of the response, see
+    /// Reports that the host throttled a request. `retry_after` is the response's header, parsed by the function
     /// [`retry_after`].
     pub fn throttled(&mut self, now: Duration, resource: Resource, retry_after: Option<Duration>) {
         self.refill(now);
@@ -290,8 +290,8 @@ impl RateLimiter {
         }
     }
 
-    /// Returns whether a failed request may be retried, or its poll repeated early, and if so, deducts it from the
-    /// retry budget. Returns false while the endpoint is down. The retry itself must be admitted like any request.
+    /// Returns whether a failed request may be retried, or its poll repeated early, and if so, reduces the retry budget
+    /// by one. Returns false while the endpoint is down. The retry itself must be admitted like any other request.
     pub fn may_retry(&mut self, now: Duration, resource: Resource) -> bool {
         let is_up = !matches!(self.endpoint_state(resource).breaker.check(now), Decision::Reject(_));
         let is_granted = is_up && self.retry_budget >= 1.0 - TOKEN_TOLERANCE;
@@ -305,9 +305,9 @@ impl RateLimiter {
         self.endpoints.entry(resource.endpoint).or_default()
     }
 
-    /// Handles a response of the host. If there was no response for some time, and this endpoint failed in the
-    /// meantime, the whole host is assumed to have recovered from an outage. Otherwise, only this resource has
-    /// recovered.
+    /// Handles a response from the host. The whole host is assumed to have recovered from an outage if it had not
+    /// responded for [`MIN_OUTAGE`], this endpoint failed in the meantime, and a breaker is open. Otherwise, only this
+    /// resource is assumed to have recovered, and its endpoint's breaker closes.
     fn handle_response(&mut self, now: Duration, resource: Resource) {
         let before = self.last_response_at.replace(now).unwrap_or(Duration::ZERO);
         let was_outage =
@@ -340,8 +340,8 @@ impl RateLimiter {
     }
 }
 
-/// Returns the delay of a retry after `attempt` earlier retries. It is random, up to a maximum that doubles with each
-/// retry, so that clients that failed together do not retry together ("full jitter").
+/// Returns the delay before a retry, after `attempt` earlier retries. It is random, up to a maximum that doubles with
+/// each retry, so that clients that failed together do not retry together ("full jitter").
 pub fn backoff(attempt: u32, random: f64) -> Duration {
     doubled(BACKOFF_BASE, attempt)
         .min(BACKOFF_CAP)

@@ -4,18 +4,18 @@ use std::fmt;
 
 use reqwest::header::HeaderMap;
 
-/// The response header with the id.
+/// The response header that contains the id.
 const HEADER: &str = "request-id";
 
 /// Maximum length of an id, in characters: a UUID has 36, and ids of tracing systems have up to 55.
 const MAX_CHARS: usize = 64;
 
-/// The id of a request, from its response. It is safe to log: limited in length, and without unusual characters.
+/// The id of a request, taken from its response. It is safe to log, because its length and its characters are limited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(Box<str>);
 
 impl RequestId {
-    /// Returns the id in the headers of a response.
+    /// Returns the id from response headers.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(HEADER)?.as_bytes().trim_ascii();
         let id: String = value.iter().take(MAX_CHARS).copied().map(log_safe).collect();

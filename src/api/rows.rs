@@ -1,4 +1,4 @@
-//! Rows of a list across its pages, limited in number and bytes.
+//! Collects the rows of a list from all its pages, and limits their number and size.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use serde_json::value::RawValue;
 
 use super::Error;
 
-/// Maximum size of the rows of a list, over all pages. The size limit of a body applies to one page, and two thousand
+/// Maximum total size of a list's rows on all pages. The size limit for bodies applies to one page, and two thousand
 /// pages of that size would exhaust memory. The subscriptions of fifty thousand customers take about 175 MB.
 pub const MAX_LIST_BYTES: usize = 256 << 20;
 
-/// Maximum number of rows of a list, or of a list within a row: two thousand pages of a hundred rows. Without a limit,
-/// a body such as `[0,0,0]` would use thirty times its size in memory.
+/// Maximum number of rows in a list, or in a list within a row: two thousand pages with a hundred rows each. Without a
+/// limit, the rows of a body such as `[0,0,0]` would use thirty times its size in memory.
 pub const MAX_LIST_ROWS: usize = 200_000;
 
-/// The rows of a list that have been fetched so far.
+/// Rows of a list that have been fetched so far.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     rows: Vec<Box<RawValue>>,
@@ -61,7 +61,7 @@ impl Rows {
     }
 }
 
-/// A JSON list, with each row as raw JSON. Rows of a list that is too long are not stored.
+/// A JSON list, with each row as raw JSON. If the list is too long, its rows are not stored.
 #[derive(Debug)]
 pub(super) enum Page<'a> {
     /// All rows of the list.

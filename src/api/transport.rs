@@ -1,4 +1,4 @@
-//! Sends one request: authorized, rate-limited, limited in time and size, and never redirected.
+//! Sends API requests. Each is authorized, rate-limited, limited in time and size, and never redirected.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -16,19 +16,19 @@ use super::{Endpoint, Error, Observer, RequestId};
 use crate::lock::lock;
 use crate::secret::Secret;
 
-/// Maximum size of a body after decompression: about twice the size of a list with the subscriptions of ten thousand
-/// customers (35 MB).
+/// Maximum size of a body after decompression. A list of ten thousand customers' subscriptions takes about half of it
+/// (35 MB).
 pub const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// Common start of time for all rate limiters in the process, so that a new limiter can copy the pause of an earlier
-/// limiter.
+/// Instant from which all rate limiters in the process measure time, so that a new limiter can copy an earlier
+/// limiter's pause.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Maximum number of retries of a request after a temporary failure. The retry budget of [`RateLimiter`] limits the
 /// retries of all requests together.
 const MAX_RETRIES: u32 = 2;
 
-/// Maximum number of retries of a request after a 429.
+/// Maximum number of retries of a request after responses with status 429.
 const MAX_THROTTLES: u32 = 5;
 
 /// Settings of a transport.
@@ -45,7 +45,7 @@ pub struct TransportSettings {
 /// A request to the API.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Endpoint that the request is counted under.
+    /// Endpoint under which the request is counted.
     pub endpoint: Endpoint,
     /// URL of the request.
     pub url: Url,
@@ -102,8 +102,8 @@ impl fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// Creates a transport whose rate limiter starts now. If `responder` is given, it replaces the network, tokens,
-    /// rate limiter and retries, for tests of parsers.
+    /// Creates a transport with a new rate limiter. In tests of parsers, a `responder` replaces the network, tokens,
+    /// rate limiter and retries.
     pub fn new(
         client: reqwest::Client,
         tokens: Arc<TokenSource>,
@@ -128,7 +128,7 @@ impl Transport {
         &self.0.settings.base_url
     }
 
-    /// Returns the receiver of events.
+    /// Returns the observer that receives events.
     pub fn observer(&self) -> &Arc<dyn Observer> {
         &self.0.observer
     }
@@ -143,7 +143,7 @@ impl Transport {
         lock(&self.0.limiter).rate()
     }
 
-    /// Copies the state of the rate limiter of an earlier transport to the same host, so that a reload does not end a
+    /// Copies the rate limiter's state from an earlier transport for the same host, so that a reload does not end a
     /// pause.
     pub fn carry_over(&self, earlier: &Self) {
         let is_same = Arc::ptr_eq(&self.0, &earlier.0);
@@ -153,15 +153,15 @@ impl Transport {
         }
     }
 
-    /// Returns whether a failed poll may be repeated early. This uses the same budget as retries within a poll, so that
-    /// the two do not multiply the load.
+    /// Returns whether a failed poll may be repeated early. Repeated polls and retries within a poll share one budget,
+    /// so that together they do not multiply the load.
     pub fn may_repeat_poll(&self, endpoint: Endpoint) -> bool {
         let resource = Resource::new(endpoint, "");
         lock(&self.0.limiter).may_retry(self.now(), resource)
     }
 
-    /// Sends a request and reads the complete response, with retries as far as the budget allows. Sets `request_id` to
-    /// the id in the response to the latest attempt, if any.
+    /// Sends a request and reads the complete response. Retries failed attempts as often as the limits allow. Sets
+    /// `request_id` to the id in the response to the latest attempt, if any.
     ///
     /// # Errors
     /// Returns the error of the last attempt.
@@ -261,7 +261,7 @@ impl Transport {
 
     async fn attempt(&self, call: &Call, token: &str, request_id: &mut Option<RequestId>) -> Outcome {
         let timeout = self.0.settings.timeout;
-        // The timeout of the HTTP client does not apply while a body is not being read; this timeout covers everything.
+        // The HTTP client's timeout does not apply while no body is being read. This timeout covers the whole attempt.
         match tokio::time::timeout(timeout, self.exchange(call, token, request_id)).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failed(None, Error::Timeout(timeout)),
@@ -320,7 +320,7 @@ impl Transport {
     }
 }
 
-/// A slot of the rate limiter, released when dropped, even if the poll is cancelled.
+/// A slot of the rate limiter. It is released when dropped, even if the poll is cancelled.
 struct Slot<'a>(&'a Inner, Resource);
 
 impl Drop for Slot<'_> {
@@ -341,7 +341,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the status of the response; `None` without a response.
+    /// Returns the status of the response, or `None` if there was no response.
     fn status(&self) -> Option<u16> {
         match self {
             Self::Success(status, _) => Some(*status),

@@ -1,4 +1,4 @@
-//! API v1: GET requests only, lists in the member `value`, and links to further pages.
+//! Client for API v1, which uses only GET requests, lists in the member `value`, and links to further pages.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,7 +16,7 @@ use super::{Endpoint, Error, Failure, LIST_ATTEMPTS, RequestId, report_rows};
 /// page, this is enough for a hundred thousand customers.
 const MAX_PAGES: usize = 2_000;
 
-/// Member with the rows of a list.
+/// Member that contains the rows of a list.
 const LIST: &str = "value";
 
 /// Maximum length of a link to the next page, in bytes: the longest URL that most servers accept. Links are stored to
@@ -25,19 +25,19 @@ const MAX_LINK_BYTES: usize = 8 << 10;
 
 /// Scopes of API v1.
 pub mod scope {
-    /// Reads the customer list.
+    /// Permission to read the customer list.
     pub const CUSTOMERS: &str = "partner.customers.read.all";
-    /// Reads subscriptions.
+    /// Permission to read subscriptions.
     pub const LICENSES: &str = "partner.license.read.all";
-    /// Reads job runs.
+    /// Permission to read job runs.
     pub const JOBS: &str = "partner.jobs.read.all";
-    /// Reads protected data.
+    /// Permission to read protected data.
     pub const PROTECTED: &str = "partner.cbprotected.read.all";
-    /// Reads scan profiles and their daily reports.
+    /// Permission to read scan profiles and their daily reports.
     pub const SCAN_PROFILES: &str = "partner.scanprofiles.read.all";
 }
 
-/// A client of API v1.
+/// A client for API v1.
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Transport,
@@ -74,7 +74,7 @@ impl Client {
         report_rows(&self.transport, endpoint, rows, request_id)
     }
 
-    /// Fetches one entity. The response is the entity or a list. Returns no rows for a 204.
+    /// Fetches one entity. The response can be the entity itself or a list. Returns no rows for a 204.
     ///
     /// # Errors
     /// See [`Client::fetch_list`].
@@ -195,14 +195,14 @@ impl Client {
 #[derive(Default)]
 struct FetchedPages {
     rows: Rows,
-    /// Lower bound of the total: the largest count stated by any page.
+    /// Lower bound for the total: the largest count stated by any page.
     min_total: Option<usize>,
 }
 
 /// Returns the rows of a list with a single page.
 ///
 /// # Errors
-/// Returns [`Error::Incomplete`] if there is another page, or if the page states a total that exceeds the number of its
+/// Returns [`Error::Incomplete`] if there is another page, or if the page states a total that exceeds its number of
 /// rows.
 pub(super) fn single_page_rows(page: Envelope<'_>) -> Result<Vec<Box<RawValue>>, Error> {
     let mut rows = Rows::default();

@@ -1,4 +1,4 @@
-//! API v3: filters in the request body, lists in the member `data`, and numbered pages.
+//! Client for API v3, which uses filters in the request body, lists in the member `data`, and numbered pages.
 
 mod chained;
 
@@ -30,13 +30,13 @@ fn base_path(endpoint: Endpoint) -> &'static str {
     }
 }
 
-/// Member with the rows of a list.
+/// Member that contains the rows of a list.
 const LIST: &str = "data";
 
-/// Rows requested per page: the maximum of the API.
+/// Rows requested per page: the API's maximum.
 const PAGE_SIZE: usize = 100;
 
-/// Rows per page of a server that ignores the requested number.
+/// Rows per page if a server ignores the requested number.
 const DEFAULT_PAGE_SIZE: usize = 50;
 
 /// Maximum number of pages in a list, so that an endless list does not exhaust memory. This is enough for two hundred
@@ -45,23 +45,23 @@ const MAX_PAGES: usize = 2_000;
 
 /// Scopes of API v3.
 pub mod scope {
-    /// Reads the customer list.
+    /// Permission to read the customer list.
     pub const CUSTOMERS: &str = "elements.customers.read.all";
-    /// Reads subscriptions.
+    /// Permission to read subscriptions.
     pub const LICENSES: &str = "elements.license.read.all";
-    /// Reads job runs.
+    /// Permission to read job runs.
     pub const JOBS: &str = "elements.jobs.read.all";
-    /// Reads protected data.
+    /// Permission to read protected data.
     pub const PROTECTED: &str = "elements.cbprotected.read.all";
-    /// Reads scan profiles and their daily reports.
+    /// Permission to read scan profiles and their daily reports.
     pub const SCAN_PROFILES: &str = "elements.scanprofiles.read.all";
-    /// Reads workspaces and the signs of ransomware in them.
+    /// Permission to read workspaces and the signs of ransomware in them.
     pub const WORKSPACES: &str = "elements.wm.read.all";
-    /// Reads baselines of tenants.
+    /// Permission to read the baselines of tenants.
     pub const BASELINES: &str = "elements.bm.tenant.read.all";
 }
 
-/// A client of API v3.
+/// A client for API v3.
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Transport,
@@ -78,7 +78,7 @@ pub struct List<'a> {
     pub path: &'a [&'a str],
     /// JSON filter of a POST; `None` for a GET.
     pub filter: Option<&'a str>,
-    /// Field that identifies rows, if any, to detect a server that repeats a page.
+    /// Field that identifies rows, if any. It is used to detect repeated rows and pages.
     pub key: Option<&'static str>,
 }
 
@@ -136,7 +136,7 @@ impl Client {
         Err(last_error)
     }
 
-    /// Fetches one entity. The response is the entity, a list, or an object whose member `data` is one of these.
+    /// Fetches one entity. The response can be the entity, a list, or an object whose member `data` is one of these.
     /// Returns no rows for a 204.
     ///
     /// # Errors
@@ -207,8 +207,7 @@ impl Client {
                 // A server that does not use pages returns the complete list for each page number.
                 None if repeated && index == 2 => return Ok(fetched),
                 None if repeated => return Err(Error::Incomplete("a page was repeated")),
-                // The last page is shorter, and may contain only rows that moved there. A full page of repeated rows is
-                // an error.
+                // A short last page may contain only rows that moved there. A full page of repeated rows is an error.
                 Some(_) if repeated && size >= fetched.page_size => {
                     return Err(Error::Incomplete("a page was repeated"));
                 }
@@ -267,13 +266,14 @@ struct FetchedPages {
     seen: HashSet<u64>,
     /// Hash of the identity of the last row of the latest page.
     last: Option<u64>,
-    /// Whether a page contains the last row of the previous page, in which case repeated rows hide others.
+    /// Whether a page contains the last row of the previous page. In that case, rows have moved to a later page, and
+    /// others may be missing.
     overlaps: bool,
     /// Largest number of rows on a page.
     page_size: usize,
     /// Total number of rows according to the pages.
     total: Option<usize>,
-    /// Lower bound of the total: the largest count stated by any page, under any name.
+    /// Lower bound for the total: the largest count stated by any page, under any name.
     min_total: Option<usize>,
 }
 
@@ -282,15 +282,15 @@ fn identity<'a>(row: &'a RawValue, key: Option<&str>) -> &'a str {
     key.and_then(|key| field(row, key)).unwrap_or(row).get()
 }
 
-/// A page: its rows, and the size of the whole list.
+/// A page with its rows, and details of the whole list.
 struct Page<'a> {
     rows: Vec<&'a RawValue>,
     total: Option<usize>,
-    /// Lower bound of the total number of rows.
+    /// Lower bound for the total number of rows.
     min_total: Option<usize>,
     /// Rows per page, if present.
     size: Option<usize>,
-    /// Whether the response contains members about pages.
+    /// Whether `metadata` has any members.
     is_paged: bool,
     /// Whether the response links to another page. The link itself is not used, because API v3 numbers its pages.
     has_link: bool,
@@ -325,8 +325,8 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// Returns whether another page may follow this page of `rows` rows if there is no total: the page is full, links
-    /// to another page, or has members about pages but no page size.
+    /// Returns whether another page may follow this page of `rows` rows, if there is no total. The page must be full,
+    /// link to another page, or have `metadata` that does not state a larger page size.
     fn may_have_next(&self, rows: usize) -> bool {
         let is_full = [PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&rows);
         is_full || self.has_link || self.is_paged && self.size.is_none_or(|size| rows >= size)

@@ -1,4 +1,5 @@
-//! Lenient parser of rows: field names in all spellings and any case, values as text, number or boolean.
+//! Lenient parser for rows. It accepts field names in all known spellings and any case, and values as text, numbers or
+//! booleans.
 //!
 //! A row stores each field as raw JSON and parses the field on access. A field of the wrong type therefore invalidates
 //! only itself, an out-of-range number does not invalidate the document, and unused fields are never decoded.
@@ -19,14 +20,14 @@ use crate::domain::{self, Capacity, DailyScan, JobStatusWord, Named, Parsed, Siz
 /// Names of a field, the current one first. The current name is also the value of the label `field`.
 pub type Names = &'static [&'static str];
 
-/// Maximum number of fields of an object. The largest row of the reference has about thirty. Fields use about ten times
-/// their size in memory.
+/// Maximum number of fields in an object. The largest row in the vendor's reference has about thirty. In memory, fields
+/// use about ten times their size in JSON.
 const MAX_FIELDS: usize = 1_000;
 
 /// Maximum length of a masked value in a log line, in characters.
 const MAX_SHAPE_CHARS: usize = 40;
 
-/// An object of a response. Its fields are read by name.
+/// An object in a response. Its fields are read by name.
 #[derive(Debug)]
 pub struct Row<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
@@ -35,7 +36,7 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Parses a row; `None` if the JSON is not an object.
+    /// Parses a row. Returns `None` if the JSON is not an object.
     pub fn read(json: &'a RawValue, endpoint: Endpoint, observer: &'a dyn Observer) -> Option<Self> {
         let fields = serde_json::from_str::<Object<'a>>(json.get()).ok()?.0;
         Some(Self {
@@ -45,7 +46,7 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// Returns the items of a list field; `None` if there is no such list. A list that is too long is counted as
+    /// Returns the items of a list field, or `None` if there is no such list. A list that is too long is counted as
     /// invalid.
     pub fn list(&self, names: Names) -> Option<Vec<&'a RawValue>> {
         let page = self
@@ -64,7 +65,7 @@ impl<'a> Row<'a> {
         self.candidates(names).next().is_some()
     }
 
-    /// Parses another object of the same response.
+    /// Parses another object in the same response.
     pub fn nested(&self, json: &'a RawValue) -> Option<Self> {
         Self::read(json, self.endpoint, self.observer)
     }
@@ -74,7 +75,7 @@ impl<'a> Row<'a> {
         self.candidates(names).find_map(|json| self.nested(json))
     }
 
-    /// Parses text; `None` for `"N/A"`, `null`, `""` and a missing field.
+    /// Parses text. Returns `None` for `"N/A"`, `null`, `""` and a missing field.
     pub fn text(&self, names: Names) -> Option<Cow<'a, str>> {
         self.scalar(names).filter(|text| !domain::is_absent(text))
     }
@@ -95,7 +96,7 @@ impl<'a> Row<'a> {
         domain::parse_id(&self.text(names)?).map(ToOwned::to_owned)
     }
 
-    /// Parses a word; unlike [`Row::text`], returns `"N/A"` and `""` unchanged.
+    /// Parses a word. Unlike [`Row::text`], returns `"N/A"` and `""` unchanged.
     pub fn word(&self, names: Names) -> Option<Cow<'a, str>> {
         self.scalar(names)
     }
@@ -105,7 +106,8 @@ impl<'a> Row<'a> {
         self.parse(names, domain::count)
     }
 
-    /// Parses a count in a field that contains a list in other responses. A list is neither a count nor an error.
+    /// Parses a count in a field that contains a list in other responses. A list is ignored, and does not count as
+    /// invalid.
     pub fn count_unless_list(&self, names: Names) -> Option<u64> {
         let json = self.candidates(names).find(|json| !json.get().starts_with('['))?;
         let text = self.plain(json, names)?;
@@ -157,7 +159,7 @@ impl<'a> Row<'a> {
         Some(status)
     }
 
-    /// Parses a number or word into the name that the reference lists for it. Unknown values are counted.
+    /// Parses a number or word, and returns its name in the vendor's reference. Unknown values are counted.
     pub fn named(&self, names: Names, read: fn(&str) -> Option<Named>) -> Option<Cow<'static, str>> {
         let text = self.text(names)?;
         let named = read(&domain::truncate(&text))?;
@@ -225,7 +227,7 @@ impl<'a> Row<'a> {
         first
     }
 
-    /// Returns the text of a string, number or boolean. A list, an object or a broken string is counted.
+    /// Returns the text of a string, number or boolean. A list, an object or a broken string is counted as invalid.
     fn plain(&self, json: &'a RawValue, names: Names) -> Option<Cow<'a, str>> {
         let text = json.get();
         match text.as_bytes().first() {
@@ -244,7 +246,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Returns the values of `names`, in their order, without `null`.
+    /// Returns the values of the fields `names` in the order of the names, without `null`.
     fn candidates(&self, names: Names) -> impl Iterator<Item = &'a RawValue> {
         names.iter().flat_map(|name| {
             self.fields

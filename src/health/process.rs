@@ -1,4 +1,4 @@
-//! `process_*`: the standard metrics of the process, if the system provides them.
+//! The standard `process_*` metrics, which are available on Linux.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -26,7 +26,7 @@ pub(super) const METRICS: &[Metric] = &[
     THREADS,
 ];
 
-/// Reads the values of the process when they are collected.
+/// Reads the metrics of the process for each scrape.
 #[derive(Debug)]
 pub(super) struct Process;
 

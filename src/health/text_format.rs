@@ -1,9 +1,9 @@
-//! Converts the output of the registry to the Prometheus text format.
+//! Conversion of the registry's output to the Prometheus text format.
 
 use std::fmt::Write as _;
 
-/// Converts the OpenMetrics output of prometheus-client to the text format. In the text format, HELP and TYPE of
-/// counters and infos contain the suffix, and there are no units.
+/// Converts the OpenMetrics output of prometheus-client to the text format. In that format, the HELP and TYPE lines of
+/// counters and infos include the suffix, and there are no UNIT lines.
 pub(super) fn as_text_format(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len() + 1024);
     let mut help = None;

@@ -1,4 +1,4 @@
-//! Accepts connections, even while there are no free file descriptors.
+//! Accepts connections, and tolerates a shortage of file descriptors.
 
 use std::future::pending;
 use std::io;
@@ -15,8 +15,8 @@ use crate::log_throttle::LogThrottle;
 /// exporter would retry in a busy loop.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time without failures after which an outage has ended. During an outage, attempts can succeed and fail in turn, as
-/// the last descriptor is freed and reused.
+/// Time without failures after which an outage counts as ended. During an outage, attempts can alternately succeed and
+/// fail, because the last descriptor is repeatedly freed and reused.
 const RECOVERY_TIME: Duration = Duration::from_secs(1);
 
 /// Accepts connections, and logs failures with a rate limit.
@@ -59,7 +59,7 @@ impl Acceptor {
                     self.succeed();
                     return accepted;
                 }
-                // The client closed the connection, so the exporter need not pause.
+                // The client closed the connection, so no pause is needed.
                 Err(error) if is_client_error(&error) => debug!(%error, "connection not accepted"),
                 Err(error) => {
                     self.fail(&error);
@@ -130,8 +130,8 @@ mod tests {
         assert!(!is_ending(&acceptor));
         assert_eq!(acceptor.outage.as_ref().unwrap().failures, 6);
         acceptor.recover();
-        // If another outage follows shortly, the throttle suppresses the warning about its start, and its end is not
-        // logged.
+        // If another outage follows soon afterwards, the throttle suppresses the warning about its start, and its end
+        // is not logged.
         acceptor.fail(&error);
         assert!(acceptor.outage.is_none());
     }

@@ -1,5 +1,5 @@
-//! Bodies of scrape responses, sent in frames. Uncompressed frames are rendered just before they are sent. Frames to be
-//! compressed are rendered ahead on blocking threads.
+//! Sends the bodies of scrape responses in frames. Uncompressed frames are rendered just before they are sent. Frames
+//! that will be compressed are rendered in advance, on blocking threads.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,14 +19,14 @@ use crate::scrape::Frames;
 const FRAMES_PER_YIELD: usize = 4;
 
 /// Number of frames that a blocking thread renders at a time for compression. With one frame, switching threads would
-/// take as long as rendering. With more frames, a slow reader would use more memory.
+/// take as long as rendering. With larger batches, a slow reader would use more memory.
 pub(super) const FRAMES_PER_BATCH: usize = 2;
 
-/// Maximum number of buffers in the pool, enough for a few concurrent scrapes. A pooled buffer has at most 528 KiB,
+/// Maximum number of buffers in the pool, enough for a few concurrent scrapes. A pooled buffer holds at most 528 KiB,
 /// twice the capacity of a frame, so the pool uses at most about 4 MiB.
 const MAX_POOLED_BUFFERS: usize = 8;
 
-/// Rendering failed because of a bug. A response that has begun is truncated, so that it does not appear to be
+/// Rendering failed because of a bug. A response that has already begun is truncated, so that it does not appear to be
 /// complete.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("cannot render the response")]
@@ -38,7 +38,7 @@ impl IntoResponse for RenderError {
     }
 }
 
-/// Pool of buffers for frames. Allocating a new buffer takes longer than filling a buffer.
+/// Pool of buffers for frames. Allocating a buffer takes longer than filling one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -67,7 +67,7 @@ impl AsRef<[u8]> for Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        // Buffers without capacity, or with too much, do not return to the pool.
+        // Buffers with no capacity or too much capacity do not return to the pool.
         if !(1..=2 * frame_capacity()).contains(&self.text.capacity()) {
             return;
         }
@@ -79,8 +79,8 @@ impl Drop for Frame {
     }
 }
 
-/// Returns a body of uncompressed frames. Each frame is rendered just before it is sent, on the same thread: that is
-/// faster than waking another thread. The kernel also copies the text while it is still in the CPU cache.
+/// Returns a body of uncompressed frames. Each frame is rendered just before it is sent, on the same thread, which is
+/// faster than waking another thread. The kernel can then also copy the text while it is still in the CPU cache.
 pub(super) fn plain(mut frames: Frames, pool: BufferPool) -> Body {
     let frames = std::iter::from_fn(move || {
         let mut frame = pool.take();
@@ -115,7 +115,6 @@ pub(super) fn render_ahead<T: Send + 'static>(
     batches.flat_map(stream::iter)
 }
 
-/// Renders the next batch of items.
 fn render_batch<T: Send + 'static, I: Iterator<Item = T> + Send + 'static>(
     mut items: I,
 ) -> JoinHandle<(I, Vec<Result<T, RenderError>>)> {

@@ -18,7 +18,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Returns the client of a connection. It is authenticated if its certificate was verified in the handshake.
+    /// Returns the client of a connection. It is authenticated if its certificate was verified during the handshake.
     pub(super) fn new(address: IpAddr, has_verified_certificate: bool) -> Self {
         Self {
             address,
@@ -27,7 +27,7 @@ impl Caller {
         }
     }
 
-    /// Returns this client with a connection over TLS.
+    /// Returns this client, marked as connected over TLS.
     pub(super) fn over_tls(self) -> Self {
         Self {
             is_over_tls: true,
@@ -45,7 +45,7 @@ impl Caller {
         self.is_authenticated = true;
     }
 
-    /// Returns whether the client is on this machine. Handles IPv4 addresses on an IPv6 socket.
+    /// Returns whether the client is on this machine. Also recognizes IPv4 addresses that an IPv6 socket reports.
     fn is_local(self) -> bool {
         self.address.to_canonical().is_loopback()
     }
@@ -56,8 +56,8 @@ impl Caller {
 /// # Errors
 /// Returns the response to a request that may not change state.
 pub(super) fn may_change_state(caller: Option<Caller>, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-    // Browsers send this header with requests from web pages, and tools do not. A page of another site must not change
-    // state, even if the browser runs on this machine or has stored the password.
+    // Browsers send this header with requests from web pages; tools do not. Another site's page must not change state,
+    // even if the browser runs on this machine or has stored the password.
     if headers.contains_key(ORIGIN) {
         let message = "A web page cannot reload the configuration; use a tool such as curl, or send SIGHUP.\n";
         return Err((StatusCode::FORBIDDEN, message));

@@ -10,7 +10,7 @@ use url::Url;
 use crate::domain::{MAX_SHARDS, PerAttribute, Shard, shard_count};
 use crate::scrape::KnownCustomer;
 
-/// A target group in the format of Prometheus.
+/// A target group, in the format that Prometheus expects.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct TargetGroup<'a> {
     targets: [&'a str; 1],
@@ -22,7 +22,7 @@ pub(super) struct TargetGroup<'a> {
 #[error("shards: expected one whole number from 1 to {MAX_SHARDS}")]
 pub(super) struct InvalidShards;
 
-/// Returns the number of shards in a query; `None` if the query selects customers.
+/// Returns the number of shards that a query requests, or `None` if it requests customers.
 pub(super) fn shards(query: Option<&str>) -> Result<Option<u32>, InvalidShards> {
     let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let mut values = pairs.filter(|(name, _)| name == "shards").map(|(_, value)| value);
@@ -44,8 +44,8 @@ pub(super) struct TargetAddress {
 }
 
 impl TargetAddress {
-    /// Returns the address at which a request reached the exporter; `None` if the host is invalid. The path prefix
-    /// comes from the external URL if the host matches it; otherwise it is `route_prefix`.
+    /// Returns the address at which a request reached the exporter, or `None` if the host is invalid. The path prefix
+    /// comes from the external URL if that URL matches the host. Otherwise, it is `route_prefix`.
     pub(super) fn from_request(
         host: &str,
         is_over_tls: bool,
@@ -64,7 +64,7 @@ impl TargetAddress {
         let external_match = external_url.filter(|url| {
             let has_same_port = match authority.port_u16() {
                 Some(port) => url.port_or_known_default() == Some(port),
-                // `Url` omits the default port of the scheme.
+                // `Url` omits the scheme's default port.
                 None => url.port().is_none(),
             };
             let has_same_host = |named: &str| named.eq_ignore_ascii_case(authority.host());
@@ -94,7 +94,7 @@ impl TargetAddress {
     }
 }
 
-/// The labels of a customer's attributes.
+/// Labels for a customer's attributes.
 const ATTRIBUTES: PerAttribute<&str> = PerAttribute {
     tier: "__meta_elements_tier",
     region: "__meta_elements_region",
@@ -103,8 +103,8 @@ const ATTRIBUTES: PerAttribute<&str> = PerAttribute {
 
 /// Returns one target per customer.
 ///
-/// Targets have all labels that are needed to scrape them without relabelling: the path, the parameter, and a unique
-/// `instance`, without which all targets would have the same `up` series.
+/// Each target has all labels that are needed to scrape it without relabelling: the path, the parameter and a unique
+/// `instance`. Without a unique `instance`, all targets would share one `up` series.
 pub(super) fn of_customers<'a>(address: &'a TargetAddress, customers: &'a [KnownCustomer]) -> Vec<TargetGroup<'a>> {
     let group = |customer: &'a KnownCustomer| {
         let id = customer.id.as_str();

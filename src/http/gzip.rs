@@ -1,11 +1,12 @@
-//! Compresses responses in parallel and once for all scrapers, and caches them until the store changes.
+//! Compresses responses in parallel, once for all scrapers. Caches them until the store changes or a value expires.
 //!
 //! A response is one gzip member, because several clients ignore all members after the first. Each chunk is deflated
 //! separately and ends at a byte boundary, so chunks can be compressed in parallel, cached and joined. Their checksums
 //! are combined. For each generation of the store, only chunks whose text has changed are compressed. The exporter's
 //! own metrics, at the beginning and end of a response, are compressed for every scrape.
 //!
-//! Filtered responses are not cached. Each usually has a single scraper, and has changed by the next scrape.
+//! Filtered responses are not cached. Each usually has a single scraper, and its contents change before the next
+//! scrape.
 
 mod member;
 #[cfg(test)]
@@ -31,14 +32,14 @@ use crate::lock::lock;
 use crate::scrape::{Scrape, ScrapeFilter, Stored};
 use member::{Checksum, Chunk, Digest, digest};
 
-/// Maximum number of chunks that are deflated at the same time. With more, sequential rendering would be the
-/// bottleneck, and other programs on the machine need cores as well.
+/// Maximum number of chunks that are deflated at the same time. With more, rendering would be the bottleneck, because
+/// it is sequential. Other programs on the machine also need cores.
 const MAX_PARALLEL: usize = 4;
 
 /// Chunks by the digest of their uncompressed text.
 type Chunks = HashMap<Digest, Chunk>;
 
-/// The cached chunk of a frame, or the frame to deflate.
+/// A cached chunk, or a frame to deflate.
 enum FramePart {
     Cached(Chunk),
     New(Frame),
@@ -77,10 +78,10 @@ struct Published {
 }
 
 impl Compressor {
-    /// Returns the body of a response.
+    /// Returns the compressed body of a response.
     pub(super) fn body(&self, scrape: &Scrape, filter: &ScrapeFilter, format: Format) -> Result<Body, RenderError> {
         let now = Timestamp::from(SystemTime::now());
-        // The store is read first, see `Scrape::frames`.
+        // The store is read first; see `Scrape::frames`.
         if filter.is_empty() {
             let chunks = stream_chunks(self.compression(scrape, format, now));
             return member::body(&scrape.exporter_metrics(filter, format, now), chunks);
@@ -133,7 +134,7 @@ async fn publish(chunks: impl Stream<Item = Result<(Digest, Chunk), RenderError>
     let mut chunks = pin!(chunks);
     let mut checksum = Checksum::default();
     while let Some(chunk) = chunks.next().await {
-        // Readers detect that the sender is dropped before the end.
+        // After an error, readers detect that the sender was dropped before the end.
         let Ok((digest, chunk)) = chunk else { return };
         checksum.add(&chunk.checksum);
         let checksum = checksum.clone();
@@ -156,7 +157,7 @@ fn stream_chunks(progress: watch::Receiver<Progress>) -> impl Stream<Item = Resu
         let found = seen.map(|now| now.chunks.get(next).map(send));
         match found {
             Ok(chunk) => chunk.map(|chunk| (Ok(chunk), (progress, next + 1))),
-            // The compression failed or was cancelled: end the body.
+            // The compression failed or was cancelled, so the body ends with an error.
             Err(_) => Some((Err(RenderError), (progress, next))),
         }
     })

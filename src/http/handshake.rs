@@ -1,4 +1,4 @@
-//! TLS handshakes.
+//! Performs TLS handshakes.
 
 use std::io;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tracing::debug;
 /// Time limit of a handshake, equal to the limit for the head of a request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum time for which a failed connection stays open, so that the client can read the error.
+/// Maximum time during which a failed connection stays open, so that the client can read the error.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// First byte of a TLS connection: the type of a handshake record.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// Response to a client that does not use TLS. The text is the same as from Go servers, so that operators recognize it.
+/// Response to a client that does not use TLS. Go servers send the same text, so operators recognize it.
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
                             Client sent an HTTP request to an HTTPS server.\n";

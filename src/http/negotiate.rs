@@ -5,8 +5,8 @@ use axum::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 
 use crate::exposition::Format;
 
-/// Returns OpenMetrics if the client lists it and does not prefer the text format, and the text format otherwise. The
-/// client can list the text format by name or with a wildcard.
+/// Returns OpenMetrics if the client lists it and does not prefer the text format. Otherwise, returns the text format.
+/// The client can list the text format by name or with a wildcard.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let mut openmetrics = 0.0_f32;
     let (mut text, mut wildcard) = (None::<f32>, 0.0_f32);
@@ -35,7 +35,7 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut wildcard, mut identity) = (None::<f32>, 0.0_f32, 0.0_f32);
     for coding in items(headers, &ACCEPT_ENCODING) {
         match coding.name.as_str() {
-            // Two names for the same encoding.
+            // Both names mean the same encoding.
             "gzip" | "x-gzip" => gzip = Some(gzip.map_or(coding.quality, |gzip| gzip.max(coding.quality))),
             "identity" => identity = coding.quality,
             "*" => wildcard = coding.quality,

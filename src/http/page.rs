@@ -1,4 +1,4 @@
-//! Status pages. They work without scripts and external resources, and follow the colour scheme of the system.
+//! Status pages. They need no scripts or external resources, and follow the system's colour scheme.
 
 mod banner;
 mod customer;
@@ -33,18 +33,18 @@ pub(super) use query::PageQuery;
 const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/live.js");
 
-/// A small disc as an inline icon, so that browsers request no icon.
+/// A small disc as an inline icon, so that browsers do not request an icon.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' \
                     cy='8' r='6' fill='%232da44e'/%3E%3C/svg%3E";
 
-/// Reload interval without scripts, in seconds. It is longer than the interval of the script, because a reload of the
-/// whole page discards text that is being typed.
+/// Interval of reloads if scripts are disabled, in seconds. It is longer than the script's interval, because reloading
+/// the whole page discards text that the reader is typing.
 const REFRESH_SECONDS: u32 = 60;
 
 /// Text that the script shows when the exporter does not respond.
 const CONNECTION_LOST: &str = "The exporter does not respond. This page shows the last data received.";
 
-/// Content security policy: allows the style and the script of the page by hash, and requests to the exporter.
+/// Content security policy. It allows the page's style and script by their hashes, and requests to the exporter.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; form-action 'self'; \
@@ -60,7 +60,7 @@ fn hash(text: &str) -> String {
     format!("'sha256-{}'", BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }
 
-/// Path from a page to the root of all pages. Links are relative, so that they work behind any proxy.
+/// Position of a page relative to the root of all pages. Links are relative, so that they work behind any proxy.
 #[derive(Clone, Copy)]
 enum Depth {
     Root,
@@ -76,7 +76,7 @@ impl Depth {
     }
 }
 
-/// A page. Its response has security headers.
+/// A page, whose response contains security headers.
 pub(super) struct Page {
     status: StatusCode,
     markup: Markup,
@@ -182,7 +182,7 @@ pub(super) fn runbooks(site: &super::Site) -> Page {
     subpage(site, "runbooks", &runbooks::runbooks())
 }
 
-/// Returns the time at which a page was rendered.
+/// Renders the time at which a page was created.
 fn as_of(at: Timestamp) -> Markup {
     html! { "As of " time #as-of data-live { (words::in_utc(at, "%Y-%m-%d %H:%M:%S UTC")) } "." }
 }

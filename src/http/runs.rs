@@ -65,7 +65,7 @@ fn response(customer: &CustomerRuns) -> RunsResponse<'_> {
         .iter()
         .flat_map(|module| module.runs.iter().map(move |run| (module, run)))
         .collect();
-    // The sort is stable, so runs of one module that ended together stay in their order.
+    // The sort is stable, so runs of one module that ended at the same time keep their order.
     runs.sort_by_key(|(_, run)| std::cmp::Reverse(PastRun::occurred_at(run)));
     let runs = runs.into_iter().map(|(module, run)| Run {
         service: &module.key.service,

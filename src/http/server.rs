@@ -1,4 +1,4 @@
-//! Serves connections. Limits their number and the time to receive a request, and drains them at shutdown.
+//! Serves connections, limits their number and the time to receive a request, and drains them at shutdown.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -31,11 +31,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// the kernel.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Maximum time for which a client may read nothing of its response while it occupies one of [`MAX_CONNECTIONS`]. Slow
-/// clients that read continuously are not affected.
+/// Maximum time during which a client may stop reading its response, because it still occupies one of
+/// [`MAX_CONNECTIONS`]. Slow clients that read continuously are not affected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time limit for running responses at shutdown.
+/// Time limit for unfinished responses at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A listening socket.
@@ -46,7 +46,7 @@ impl Listener {
     /// Binds the first of `addresses` that can be bound.
     ///
     /// # Errors
-    /// Returns the error of the last address.
+    /// Returns the error for the last address.
     pub async fn bind(addresses: &[String]) -> io::Result<Self> {
         let mut last_error = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
         for address in addresses {
@@ -66,7 +66,8 @@ impl Listener {
         self.0.local_addr()
     }
 
-    /// Serves until `stop` is cancelled, and then waits briefly for running responses. The guard protects all routes.
+    /// Serves until `stop` is cancelled, and then waits briefly for unfinished responses. The guard protects all
+    /// routes.
     pub async fn serve(self, routes: Router, guard: Option<Arc<Guard>>, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -94,7 +95,7 @@ impl Listener {
         }
     }
 
-    /// Waits for a free slot and then for a connection; `None` if the slots were closed.
+    /// Waits for a free slot and then for a connection. Returns `None` if the slots were closed.
     async fn accept(
         &self,
         acceptor: &mut Acceptor,
@@ -123,10 +124,11 @@ async fn handle_connection(
     let Some(acceptor) = active.as_ref().and_then(|active| active.tls.clone()) else {
         return serve_requests(stream, Caller::new(peer, false), routes, watcher).await;
     };
-    // Uses the configuration of this handshake, because a later configuration applies only to new connections.
+    // Uses the configuration with which the connection was accepted, because a later one applies only to new
+    // connections.
     let caller = Caller::new(peer, active.is_some_and(|active| active.verifies_clients));
     let secured = tokio::select! {
-        // Without a request there is no response to finish.
+        // Without a request, there is no response to finish.
         () = stop.cancelled() => None,
         secured = handshake::accept(stream, &acceptor) => secured,
     };

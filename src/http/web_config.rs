@@ -1,20 +1,20 @@
-//! The web configuration, in the format of Prometheus' exporter toolkit: TLS, client certificates, passwords and
+//! The web configuration, in the format of the Prometheus exporter toolkit: TLS, client certificates, passwords and
 //! headers.
 //!
 //! | key | |
 //! |---|---|
-//! | `tls_server_config.cert_file`, `.key_file`, or `.cert`, `.key` in the file itself | certificate chain and key, as PEM; without them there is no TLS |
+//! | `tls_server_config.cert_file`, `.key_file`, or `.cert`, `.key` in the file itself | certificate chain and key, as PEM; without them, TLS is off |
 //! | `tls_server_config.client_auth_type` | `NoClientCert`, `RequestClientCert`, `RequireAnyClientCert`, `VerifyClientCertIfGiven`, `RequireAndVerifyClientCert` |
 //! | `tls_server_config.client_ca_file`, or `.client_ca` | authorities that may sign client certificates |
 //! | `tls_server_config.client_allowed_sans` | allowed names; a client certificate must contain at least one |
 //! | `tls_server_config.min_version`, `.max_version` | `TLS12` or `TLS13` |
 //! | `tls_server_config.cipher_suites`, `.curve_preferences`, `.prefer_server_cipher_suites` | as in the toolkit, limited to what is implemented here |
 //! | `http_server_config.http2` | accepted but ignored: the exporter always serves HTTP/1.1, which every scraper supports |
-//! | `http_server_config.headers` | headers of every response, from the toolkit's list |
+//! | `http_server_config.headers` | headers for every response; only those in the toolkit's list |
 //! | `basic_auth_users` | names and bcrypt hashes of users |
 //!
 //! Paths are relative to the directory of the file. A [`Guard`] protects all routes, including the health endpoints, as
-//! in the toolkit. The guard rereads the file, and the files to which the file refers, when they change.
+//! in the toolkit. The guard rereads the file, and all files to which it refers, when they change.
 //!
 //! This implementation is stricter than the toolkit. It rejects a setting that is given both inline and as a file, and
 //! a section `tls_server_config` without a certificate. Protection cannot be removed without a restart, so a partially
@@ -34,7 +34,7 @@ use self::settings::WebSettings;
 use crate::settings::FILE_LIMIT;
 use crate::text_file;
 
-/// Reason why a web configuration is rejected. Messages contain no password hash and no key.
+/// Reason why a web configuration is rejected. Messages contain no password hashes or keys.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file, or a file to which it refers, is invalid.
@@ -53,7 +53,6 @@ pub enum Error {
     NoRandomness,
 }
 
-/// Reads the text of a web configuration.
 fn read_text(file: &Path) -> Result<String, Error> {
     Ok(text_file::read_regular(file, FILE_LIMIT).map_err(crate::settings::Error::from)?)
 }

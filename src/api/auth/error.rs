@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::api::credential::CredentialError;
 
 /// First and longest pause after the registration was rejected. A wrong secret does not become valid within seconds,
-/// and frequent requests to an identity provider lock accounts.
+/// and frequent failed requests can make the identity provider lock the account.
 const REJECTED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
 
 /// First and longest pause after the token endpoint was unreachable or sent an invalid response.
@@ -15,7 +15,7 @@ const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Durat
 /// five minutes after they are signed.
 const SIGNIFICANT_SKEW_SECONDS: i64 = 60;
 
-/// All values of [`Error::reason`], so that counters can start at zero.
+/// All values of [`Error::reason`]. Their counters start at zero.
 pub const REASONS: &[&str] = &[
     "invalid_client",
     "credential",
@@ -40,7 +40,7 @@ pub enum Error {
     InvalidClient {
         /// The error code in the response.
         code: String,
-        /// Seconds by which the server's clock is ahead, if the response has a date.
+        /// Seconds by which the server's clock is ahead, if the response contains a date.
         skew: Option<i64>,
     },
     /// The secret or the certificate cannot be read.
@@ -52,7 +52,7 @@ pub enum Error {
     /// The token endpoint throttled the request; contains the requested pause, if any.
     #[error("the token endpoint throttles requests")]
     Throttled(Option<Duration>),
-    /// The token endpoint returned a status that is not about the credential.
+    /// The token endpoint returned an error status unrelated to the credential.
     #[error("the token endpoint returned status {0}")]
     Status(u16),
     /// The response contains no token.

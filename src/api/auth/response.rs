@@ -19,7 +19,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// OAuth error codes that report a server problem.
 pub(super) const TEMPORARY_CODES: [&str; 3] = ["server_error", "temporarily_unavailable", "slow_down"];
 
-/// Parses a response; `None` if the endpoint rejected the scopes.
+/// Parses a response. Returns `None` if the endpoint rejected the scopes.
 pub(super) fn parse_response(
     status: StatusCode,
     body: &mut [u8],
@@ -50,7 +50,7 @@ pub(super) fn parse_response(
     }
 }
 
-/// Returns whether a string can be sent as a token in a header: it is visible ASCII.
+/// Returns whether a string is valid as a token in a header: visible ASCII, and not empty.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -80,7 +80,8 @@ pub(super) struct TokenResponse {
 }
 
 impl TokenResponse {
-    /// Returns the token's lifetime: `expires_in` if it is a positive number of any type, otherwise a safe default.
+    /// Returns the token's lifetime: `expires_in` if it is a number or a numeric string of at least 1, otherwise
+    /// [`DEFAULT_LIFETIME`].
     pub(super) fn lifetime(&self) -> Duration {
         let text = self.expires_in.as_ref().map(|json| json.get().trim_matches('"').trim());
         let seconds = text.and_then(|text| text.parse::<f64>().ok());

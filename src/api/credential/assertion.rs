@@ -1,4 +1,5 @@
-//! Client assertions: JWTs used instead of a client secret (RFC 7523), as AvePoint's identity service requires them.
+//! Client assertions: JWTs used instead of a client secret (RFC 7523), in the form that AvePoint's identity service
+//! requires.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use super::{CredentialError, identity::Identity};
 use crate::secret::Secret;
 
-/// Form value for an assertion (RFC 7523, section 2.2).
+/// Value of the form field `client_assertion_type` (RFC 7523, section 2.2).
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Tolerance for a local clock that is ahead of the endpoint's clock.
@@ -21,7 +22,7 @@ const BACKDATE: Duration = Duration::from_secs(60);
 /// Lifetime of an assertion. The local clock may be behind the endpoint's clock by up to this time.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// Size of a random `jti`: 128 bits, so that none repeats.
+/// Size of a random `jti`. At 128 bits, repeats are practically impossible.
 const JTI_BYTES: usize = 16;
 
 /// Returns a new assertion for `client_id` and the token endpoint `audience`.
@@ -55,7 +56,7 @@ fn header(identity: &Identity) -> Value {
 }
 
 fn claims(client_id: &str, audience: &str, jti: &str, now: SystemTime) -> Value {
-    // If the clock is before 1970, the endpoint rejects the assertion, and the error reports the clock skew.
+    // If the clock shows a date before 1970, the endpoint rejects the assertion, and the error reports the clock skew.
     let issued = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     json!({
         "iss": client_id,

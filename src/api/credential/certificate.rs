@@ -1,4 +1,4 @@
-//! A certificate that is read again when its files change.
+//! A certificate that is parsed again when its files change.
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,7 @@ use super::{
 use crate::lock::lock;
 use crate::secret::SecretSource;
 
-/// A certificate with its files. The files are read for each use.
+/// A certificate and its files, which are read for each use.
 #[derive(Debug)]
 pub struct Certificate {
     source: Source,

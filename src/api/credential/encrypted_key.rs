@@ -35,7 +35,7 @@ fn data(content: &[u8]) -> Vec<u8> {
     der(SEQUENCE, &[DATA, &der(EXPLICIT_0, &[&octets])])
 }
 
-/// Encodes tag, length and the joined parts in the distinguished encoding rules (X.690, section 10.1).
+/// Encodes a tag, a length and the joined parts in DER (X.690, section 10.1).
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let mut encoded = vec![tag];

@@ -1,4 +1,4 @@
-//! Reads a certificate with its private key, from a PFX archive or from PEM.
+//! Parses a certificate and its private key from a PFX archive or from PEM files.
 
 use std::{
     iter,
@@ -17,16 +17,16 @@ use super::{CredentialError, Fingerprint, MAX_FILE_BYTES, encrypted_key};
 use crate::secret::{Secret, SecretSource};
 use crate::text_file;
 
-/// rsaEncryption (RFC 8017, appendix C).
+/// The object identifier `rsaEncryption` (RFC 8017, appendix C).
 const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 
-/// Header that OpenSSL before 1.0 writes for a key encrypted with a digest of its password (RFC 1421, section 4.6.1.1).
+/// Header of a key that OpenSSL before 1.0 encrypted with a digest of the password (RFC 1421, section 4.6.1.1).
 const LEGACY_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 
-/// RSA is not secure below 2048 bits; `ring` does not sign above 4096.
+/// RSA keys below 2048 bits are not secure, and `ring` does not sign with keys above 4096 bits.
 const KEY_BITS: RangeInclusive<usize> = 2048..=4096;
 
-/// The private key of a certificate, with the thumbprint and expiry of the certificate.
+/// The private key of a certificate, and the certificate's thumbprint and expiry.
 #[derive(Debug)]
 pub(super) struct Identity {
     key: KeyPair,
@@ -39,7 +39,7 @@ impl Identity {
         &self.key
     }
 
-    /// Returns the SHA-1 of the certificate's DER, which identifies it in the registration.
+    /// Returns the SHA-1 digest of the DER certificate, which identifies the certificate in the registration.
     pub(super) fn thumbprint(&self) -> &[u8] {
         &self.thumbprint
     }
@@ -50,7 +50,7 @@ impl Identity {
     }
 }
 
-/// Files of a certificate and its key, with their password.
+/// Paths of a certificate and its key, with the password.
 #[derive(Debug)]
 pub(super) struct Source {
     file: PathBuf,
@@ -95,7 +95,7 @@ impl Source {
     }
 }
 
-/// Contents of the files of a source.
+/// Contents of the files of a [`Source`].
 pub(super) struct Contents {
     file: Vec<u8>,
     private_key: Option<Vec<u8>>,
@@ -204,8 +204,8 @@ impl<'a> Leaf<'a> {
         }
     }
 
-    /// Returns whether the certificate belongs to this key. Both sides are the DER of an `RSAPublicKey`. Its encoding
-    /// is unique.
+    /// Returns whether the certificate belongs to this key. Both sides are an `RSAPublicKey` in DER, which has only one
+    /// encoding for each key.
     fn matches_key(&self, key: &KeyPair) -> bool {
         self.public_key == key.public().as_ref()
     }
@@ -236,7 +236,7 @@ fn pem_blocks(content: &[u8], path: &Path) -> Result<Vec<Pem>, CredentialError> 
         })
 }
 
-/// Returns the first private key among the blocks, with labels of RFC 7468 or of older OpenSSL.
+/// Returns the first private key among the blocks. Supports the labels of RFC 7468 and of older OpenSSL versions.
 fn private_key(blocks: &[Pem], password: &str, source: &Source) -> Result<KeyPair, CredentialError> {
     let path = source.key_path();
     let block = blocks
@@ -271,7 +271,7 @@ fn is_archive(content: &[u8]) -> bool {
     let Some((&[0x30, length], rest)) = content.split_first_chunk() else {
         return false;
     };
-    // The long form contains the number of length bytes that follow.
+    // In the long form, this byte contains the number of length bytes that follow.
     let long_form = if length < 0x80 { 0 } else { length & 0x7f };
     rest.get(usize::from(long_form)..)
         .is_some_and(|body| body.starts_with(&[0x02, 0x01, 0x03]))
@@ -279,7 +279,7 @@ fn is_archive(content: &[u8]) -> bool {
 
 fn archive_error(error: ArchiveError, source: &Source) -> CredentialError {
     match error {
-        // The MAC of an archive identifies a wrong password; without a MAC, decryption returns garbage.
+        // A wrong password does not match the archive's MAC. If there is no MAC, the decrypted padding is invalid.
         ArchiveError::MacError(_) | ArchiveError::Pkcs5Error(_) | ArchiveError::UnpadError => {
             source.password_error(&source.file)
         }
@@ -292,7 +292,7 @@ fn archive_error(error: ArchiveError, source: &Source) -> CredentialError {
 
 fn encrypted_key_error(error: &ArchiveError, source: &Source) -> CredentialError {
     match error {
-        // There is no MAC here. A wrong password results in invalid padding or, rarely, in an invalid key.
+        // A key has no MAC. Decryption with a wrong password results in invalid padding or, rarely, in an invalid key.
         ArchiveError::Pkcs5Error(_) | ArchiveError::UnpadError | ArchiveError::InvalidPrivateKey => {
             source.password_error(source.key_path())
         }

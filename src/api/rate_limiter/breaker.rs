@@ -1,9 +1,9 @@
-//! Circuit breaker of one endpoint: while the endpoint is down, only occasional probes are sent.
+//! Circuit breaker for one endpoint: while the endpoint is down, only occasional probes are sent.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Number of resources that must start to fail, with no success in between, to open the breaker. Repeated
+/// Number of resources that must start failing, without a success in between, before the breaker opens. Repeated
 /// failures of a few customers therefore do not stop the requests for the others.
 const FAILURES_TO_OPEN: u32 = 5;
 
@@ -18,7 +18,7 @@ pub(super) const INITIAL_OPEN_TIME: Duration = Duration::from_secs(5);
 /// one failed.
 const MAX_OPEN_TIME: Duration = Duration::from_secs(60);
 
-/// Maximum random extension of the open time, as a fraction, so that several exporters do not probe a host at the same
+/// Maximum random extension of the open time, as a fraction. It keeps several exporters from probing a host at the same
 /// time.
 const JITTER: f64 = 0.25;
 
@@ -167,7 +167,7 @@ mod tests {
             breaker.record_failure(1, Duration::ZERO, 0.0);
         }
         assert_eq!(breaker.check(Duration::ZERO), Decision::Allow);
-        // A failure of a resource that had recovered counts.
+        // A resource that has recovered counts when it fails again.
         for path in [0, 5, 6, 7, 8] {
             assert_eq!(breaker.check(Duration::ZERO), Decision::Allow);
             breaker.record_failure(path, Duration::ZERO, 0.0);

@@ -1,4 +1,4 @@
-//! Parsers of response headers that contain times.
+//! Parsers for response headers that contain times.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ const DATE_FORMATS: [&str; 3] = [
 
 const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
 
-/// Returns the pause requested by a `Retry-After` header, at most [`MAX_PAUSE`]. A date is compared with `now_unix`, in
-/// seconds since 1970, preferably the response's own `Date`; a past date means no pause. `None` for anything else, such
-/// as a negative number.
+/// Returns the pause requested by a `Retry-After` header, at most [`MAX_PAUSE`]. A date is compared with `now_unix`
+/// (seconds since 1970), which is preferably the response's own `Date`. A past date means no pause. Returns `None` for
+/// any other value, such as a negative number.
 pub fn retry_after(header: Option<&str>, now_unix: i64) -> Option<Duration> {
     let text = header?.trim();
     let seconds = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -53,7 +53,7 @@ mod tests {
 
     use super::{clock_skew, retry_after};
 
-    /// Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110.
+    /// Sun, 06 Nov 1994 08:49:37 GMT, the example in RFC 9110.
     const EXAMPLE: i64 = 784_111_777;
 
     fn seconds(header: &str) -> Option<u64> {

@@ -1,9 +1,10 @@
-//! Adaptive request rate: decreased when the host throttles, then increased along a cubic curve as in CUBIC (RFC 9438).
+//! Adaptive request rate. It decreases when the host throttles, then increases along a cubic curve as in CUBIC (RFC
+//! 9438).
 //!
-//! A linear increase (AIMD) is simpler, but worse in the simulation (`cubic_increase_is_better_than_any_linear_one`). If
-//! its step is large enough to detect a lifted limit as soon as the curve does, it uses at least 5 % less of a constant
-//! limit. If its step is small enough to use more of the limit, it needs at least six times as long to detect that the
-//! limit was lifted.
+//! A linear increase (AIMD) is simpler, but worse in the simulation (`cubic_increase_is_better_than_any_linear_one`).
+//! With a step that is large enough to detect a lifted limit as soon as the curve does, it uses at least 5 percentage
+//! points less of a constant limit. With a step that is small enough to use more of the limit, it takes more than six
+//! times as long to detect that the limit was lifted.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ const THROTTLE_FACTOR: f64 = 0.7;
 const OUTAGE_FACTOR: f64 = 0.1;
 
 /// Seconds of full use until the rate returns to the last limit. The curve is nearly flat around the limit and then
-/// becomes steeper: it reaches five times the limit after five minutes. Exceeding the limit causes a pause, so the
-/// curve exceeds it only every few minutes.
+/// becomes steeper: it reaches almost five times the limit after five minutes. Exceeding the limit causes a pause, so
+/// the curve exceeds it only every few minutes.
 const RECOVERY_SECONDS: f64 = 90.0;
 
 /// Requests per second, between a floor and a ceiling.
@@ -54,7 +55,8 @@ impl Rate {
     }
 
     /// Reports a successful request, and increases the rate. The request counts as one request interval at the current
-    /// rate, but at most as the time since the previous success, so that an unused rate does not increase.
+    /// rate, so an unused rate does not increase. It never counts as more than the time since the previous success, so
+    /// simultaneous successes increase the rate once.
     pub(super) fn increase(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
         self.recovered_for += passed.min(1.0 / self.per_second());

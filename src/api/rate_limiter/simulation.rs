@@ -19,7 +19,7 @@ enum Response {
 
 /// A rate-limited host that may be down or faulty for some time.
 struct Host {
-    /// Requests per second, and the maximum burst.
+    /// Maximum number of requests per second.
     limit: f64,
     burst: f64,
     retry_after: Option<Duration>,
@@ -88,8 +88,9 @@ impl Lcg {
     }
 }
 
-/// Creates `demand` new requests per second until `end`, and sends each as soon as the rate limiter admits it, with up
-/// to three retries if they are allowed. Rejected requests are dropped, like failed polls.
+/// Creates `demand` new requests per second until `end`, and sends each as soon as the rate limiter admits it. A
+/// request is retried up to three times, if the rate limiter allows it. Rejected requests are dropped, like failed
+/// polls.
 fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request> {
     let mut limiter = RateLimiter::new(RequestLimits {
         requests_per_second: ceiling,
@@ -97,8 +98,8 @@ fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request
     });
     let mut rng = Lcg(1);
     let mut received = Vec::new();
-    // Each new request has its own resource. `waiting` contains requests by the time at which they are due, with the
-    // number of earlier attempts and the resource. `in_flight` contains sent requests by the time of their response.
+    // Each new request has its own resource. `waiting` orders requests by the time at which they are due, and stores
+    // the number of earlier attempts and the resource. `in_flight` orders sent requests by the time of their response.
     let resource = |number: u32| Resource::new(Endpoint::Jobs, &number.to_string());
     let mut requested = 0_u32;
     let mut waiting = BinaryHeap::from([Reverse((Duration::ZERO, 0_u32, requested))]);
@@ -271,7 +272,7 @@ fn recovery_is_detected_quickly_and_without_a_burst() {
     assert!(rate > 45.0, "{rate}");
 }
 
-/// How a rate changes with the responses.
+/// A rule that changes a rate after each response.
 trait Law {
     fn per_second(&self) -> f64;
     fn increase(&mut self, now: Duration);
@@ -313,9 +314,9 @@ impl Law for Aimd {
     }
 }
 
-/// Sends requests at the rate of a law for two hours. The host lifts its limit after the first hour. Returns the
-/// fraction of the limit that was used in that hour, and the time from its end until the rate exceeds 45, close to its
-/// ceiling of 50.
+/// Sends requests for up to two hours, at the rate that a law sets. The host lifts its limit after the first hour.
+/// Returns the fraction of the limit that was used in the first hour. Also returns how long after that hour the rate
+/// exceeds 45, which is close to its ceiling of 50.
 fn follow(law: &mut dyn Law, pause: Duration) -> (f64, Duration) {
     let mut host = Host::limited(10.0, 10.0, None);
     host.limit_ends_at = HOUR;
@@ -345,7 +346,7 @@ fn cubic_increase_is_better_than_any_linear_one() {
         let (cubic_used, cubic_detected) = follow(&mut Rate::new(50.0), pause);
         for step in [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0] {
             let (used, detected) = follow(&mut Aimd { rate: 50.0, step }, pause);
-            // A step that uses more of the limit takes at least six times as long to detect that the limit was lifted.
+            // A step that uses more of the limit takes more than six times as long to detect that the limit was lifted.
             let is_worse = used < cubic_used || detected > 6 * cubic_detected;
             assert!(
                 is_worse,

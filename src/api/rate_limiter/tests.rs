@@ -5,7 +5,7 @@ use crate::api::Endpoint;
 
 const RANDOM: f64 = 0.5;
 
-/// Returns the resource for the jobs of a customer.
+/// Returns the resource for a customer's jobs.
 fn jobs(customer: u32) -> Resource {
     Resource::new(Endpoint::Jobs, &customer.to_string())
 }
@@ -25,7 +25,7 @@ fn limiter(requests_per_second: f64, max_concurrency: usize) -> RateLimiter {
     })
 }
 
-/// Sends one request at `now`, or after the required waits, and returns its time.
+/// Acquires a slot at `now`, or after the required waits, and returns the time.
 fn acquire(limiter: &mut RateLimiter, mut now: Duration) -> Duration {
     loop {
         match limiter.try_acquire(now, any()) {
@@ -46,7 +46,7 @@ fn request(limiter: &mut RateLimiter, now: Duration, outcome: impl FnOnce(&mut R
     now
 }
 
-/// Reports failures of the jobs of five customers.
+/// Reports a failed job request for each of five customers.
 fn fail_five_customers(limiter: &mut RateLimiter, now: Duration) {
     for customer in 0..5 {
         limiter.failed(now, jobs(customer), RANDOM);

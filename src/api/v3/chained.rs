@@ -1,4 +1,4 @@
-//! Lists whose pages are chained: each page contains the token of the next page.
+//! Lists whose pages are chained: each page contains the token for the next page.
 
 use std::collections::BTreeSet;
 
@@ -99,7 +99,7 @@ impl ChainedPages<'_> {
         Ok(Some(page.rows))
     }
 
-    /// Returns whether no page is left to fetch.
+    /// Returns whether all pages have been fetched.
     pub fn is_complete(&self) -> bool {
         matches!(self.next, NextPage::None)
     }

@@ -1,4 +1,4 @@
-//! One gzip member, joined from chunks that were deflated separately.
+//! A gzip member that joins separately deflated chunks.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,7 +16,7 @@ use crate::scrape::ExporterMetrics;
 /// three times as long.
 const LEVEL: u32 = 1;
 
-/// Size of the output buffer of the compressor. Most compressed frames fit into it.
+/// Size of the compressor's output buffer. Most compressed frames fit in it.
 pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Header of a gzip member: magic number, method deflate, no flags, no time, no compression hint, unknown system.
@@ -41,8 +41,8 @@ pub(super) struct Checksum {
 }
 
 impl Checksum {
-    /// Appends the checksum of the text that follows. This takes longer than sending a small chunk, so it is done once
-    /// per chunk, not for each scraper.
+    /// Adds the checksum of the text that follows. This takes longer than sending a small chunk, so it is done once per
+    /// chunk rather than once per scraper.
     pub(super) fn add(&mut self, other: &Self) {
         self.crc.combine(&other.crc);
         self.length = self.length.wrapping_add(other.length);
@@ -102,8 +102,8 @@ pub(super) fn body(
     Ok(Body::from_stream(stream::iter([Ok(start)]).chain(rest)))
 }
 
-/// A compressor with its output buffer. Creating a compressor takes a tenth of the time to deflate a chunk, so each
-/// thread reuses its compressor.
+/// A compressor with its output buffer. Creating a compressor takes a tenth of the time needed to deflate a chunk, so
+/// each thread reuses its compressor.
 struct Deflater {
     compress: Compress,
     output: Vec<u8>,

@@ -46,7 +46,7 @@ fn fill(store: &Store, customers: usize) {
     store.commit(CUSTOMERS, &Target::Partner, records, true, now()).unwrap();
 }
 
-/// A store with customers, and the compressor of its scrapes.
+/// A store with customers, and the compressor for its scrapes.
 struct Site {
     store: Arc<Store>,
     scrape: Scrape,
@@ -175,7 +175,7 @@ async fn compression_is_limited_to_changed_chunks() {
 async fn other_tasks_run_between_cached_chunks() {
     let site = Site::new(60_000, HOUR);
     site.fetch_text().await;
-    // The compression has expired, although each of its chunks is still valid.
+    // The cached compression expires, although each of its chunks is still valid.
     lock(&site.compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
     let yields = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&yields);
@@ -209,7 +209,7 @@ async fn cached_body_expires_when_a_record_becomes_stale() {
 #[tokio::test]
 async fn text_of_any_size_is_decompressed_unchanged() {
     for length in [0, 1, 1000, OUTPUT_BYTES, 5 * OUTPUT_BYTES + 1] {
-        // Random numbers, so that the compressed text fills the output buffer several times.
+        // Random numbers do not compress, so longer texts fill the output buffer several times.
         let text: Vec<u8> = (0..length)
             .flat_map(|n| fastrand::Rng::with_seed(n as u64).u64(..).to_le_bytes())
             .collect();

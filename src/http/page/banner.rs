@@ -1,4 +1,4 @@
-//! The banner: whether the data is up to date, and if not, why.
+//! The banner, which says whether the data is up to date, and if not, why.
 
 use std::time::Duration;
 
@@ -10,18 +10,16 @@ use crate::domain::Timestamp;
 use crate::status::{CollectorSummary, Summary};
 use crate::store::State;
 
-/// Time before the expiry of a credential at which the banner starts to warn. Renewing a credential may require
-/// approval.
+/// How long before a credential's expiry the banner starts to warn. Renewing a credential may require approval.
 const CREDENTIAL_WARNING: Duration = Duration::from_secs(21 * 24 * 3600);
 
-/// The state of the data.
+/// The state of the data, as the banner shows it.
 struct DataStatus {
     severity: Severity,
     headline: String,
     reasons: Vec<String>,
 }
 
-/// Returns the banner.
 pub(super) fn banner(summary: &Summary) -> Markup {
     let status = DataStatus::of(summary);
     html! {
@@ -120,7 +118,7 @@ fn problem_headline(problem: &str, summary: &Summary) -> String {
     }
 }
 
-/// Returns the state of the data while the API responds. It is good only if the data of all collectors is fresh.
+/// Returns the state of the data while the API responds. It is good only if all collectors' data is fresh.
 fn freshness(summary: &Summary) -> (Severity, String) {
     let permitted = || summary.collectors.iter().filter(|collector| collector.is_permitted());
     let of_all = |count: fn(&CollectorSummary) -> usize| permitted().map(count).sum::<usize>();
@@ -149,7 +147,7 @@ fn freshness(summary: &Summary) -> (Severity, String) {
     (severity, headline.to_owned() + &age.unwrap_or_default())
 }
 
-/// Returns the reason why some data of a collector is not fresh.
+/// Returns the reason why some of a collector's data is not fresh.
 fn reason(collector: &CollectorSummary) -> Option<String> {
     let name = collector.overview.collector.name();
     if !collector.is_permitted() {

@@ -1,4 +1,4 @@
-//! The page of one customer: its modules, and how fresh each collector's data is.
+//! The page of one customer: modules, runs, errors, and the freshness of each collector's data.
 
 use std::time::SystemTime;
 
@@ -18,13 +18,13 @@ use crate::store::State;
 /// Characters of an id that are escaped in a path or a query: all except ASCII letters, digits, `-` and `_`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
-/// Returns the path of a customer's page, from the root of all pages.
+/// Returns the path of a customer's page, relative to the root of all pages.
 pub(super) fn path_of(id: &CustomerId) -> String {
     format!("customers/{}", page_of(id))
 }
 
 /// Returns the path of a customer's page, relative to the list of customers. Browsers resolve the ids `.` and `..` as
-/// path segments, even if they are escaped, so these are passed in the query.
+/// path segments, even if they are escaped, so these ids are passed in the query.
 fn page_of(id: &CustomerId) -> String {
     match id.as_str() {
         "." | ".." => format!("?id={}", encoded(id)),
@@ -117,7 +117,7 @@ fn ransomware_signs(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Tim
     }
 }
 
-/// Maximum number of errors shown per module; the metrics have ten.
+/// Maximum number of errors shown per module. The metrics include ten.
 const SHOWN_ERRORS: usize = 3;
 
 /// Returns the most frequent errors of the latest runs, by module.

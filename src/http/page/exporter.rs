@@ -124,8 +124,8 @@ fn collectors(summary: &Summary) -> Markup {
     }
 }
 
-/// Returns the heading of a column that counts customers in a state. For failures, it counts polls instead, because a
-/// customer does not fail.
+/// Returns the heading of a column that counts customers in a state. The column for failures counts polls instead,
+/// because a customer does not fail.
 fn state_heading(state: State) -> String {
     match state {
         State::Failed => "Failed polls".to_owned(),

@@ -19,7 +19,7 @@ use crate::store::State;
 /// Number of customers per page.
 const PAGE_SIZE: usize = 25;
 
-/// Maximum number of visible modules of a customer that need attention. The others are in a collapsed section.
+/// Maximum number of visible modules per customer. The others are in a collapsed section.
 const VISIBLE_MODULES: usize = 3;
 
 /// Returns the page at `/`.
@@ -74,8 +74,7 @@ fn search(list: &CustomerList, query: &PageQuery) -> Markup {
     }
 }
 
-/// Returns a drop-down list of the values of an attribute. A selected value is listed even if no customer has it any
-/// more.
+/// Returns a drop-down list of an attribute's values. A selected value is listed even if no customer has it any more.
 fn choice(name: &str, values: &BTreeSet<&str>, selected: Option<&str>) -> Markup {
     let missing = selected.filter(|selected| !values.contains(selected));
     html! {
@@ -89,7 +88,7 @@ fn choice(name: &str, values: &BTreeSet<&str>, selected: Option<&str>) -> Markup
     }
 }
 
-/// Returns links to the customers by health. A customer is counted under every state that applies to it.
+/// Returns links that select customers by health. A customer is counted under every state that applies to it.
 fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
     let tab = |health: Option<CustomerHealth>, name: &str, customers: &str| {
         let current = (query.health == health).then_some("true");
@@ -103,7 +102,7 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
         }
         health => count(list.count(health)),
     };
-    // These tabs are offered only if they apply: few partners collect signs of ransomware, and few customers are not
+    // Two tabs are offered only if they apply: few partners collect signs of ransomware, and few customers are not
     // assessed.
     let is_rare = |health| matches!(health, CustomerHealth::Ransomware | CustomerHealth::NotAssessed);
     let is_offered = |health| !is_rare(health) || list.count(health) > 0 || query.health == Some(health);
@@ -164,7 +163,7 @@ fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     }
 }
 
-/// Returns the errors of a customer's latest polls.
+/// Returns the errors of the latest polls that were for this customer alone.
 fn errors_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let own = detail.sources.iter().filter(|source| !source.poll.is_for_all);
     html! {

@@ -5,7 +5,7 @@
   // A hanging exporter accepts the connection but does not respond.
   const TIMEOUT = 8000;
   const lost = document.getElementById("lost");
-  // Selected text is not replaced. The notice that the page is out of date is shown anyway.
+  // Selected text is not replaced, except by the notice that the page is out of date.
   const isBusy = () => !getSelection().isCollapsed;
   // Identifies an element across updates. Links with the same target differ in their text, in which numbers may change.
   const name = (element) =>

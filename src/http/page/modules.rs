@@ -1,4 +1,4 @@
-//! The modules of a customer: a brief form for the list, and a table for the customer's page.
+//! The modules of a customer: a brief table for the customer list, and a full table for the customer's page.
 
 use maud::{Markup, html};
 
@@ -102,7 +102,7 @@ fn state(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
     html! { span.chip.{ (severity.class()) } { (word) } }
 }
 
-/// Returns a run. Only failed runs of modules that count as failing are red.
+/// Renders a run. A failed run is red only if its module counts as failing.
 fn run(module: &ModuleHealth, run: Option<RunSummary>, now: Timestamp) -> Markup {
     let Some(run) = run else {
         return html! { span.none { "none" } };

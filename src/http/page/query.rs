@@ -11,7 +11,7 @@ use crate::status::CustomerHealth;
 pub(in crate::http) struct PageQuery {
     pub(super) text: String,
     pub(super) health: Option<CustomerHealth>,
-    /// Attributes of the customers.
+    /// Selected values of the customers' attributes.
     pub(super) attributes: PerAttribute<Option<String>>,
     /// Page number, starting at 1.
     pub(super) page: usize,

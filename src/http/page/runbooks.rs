@@ -7,7 +7,7 @@ use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
 use crate::assets;
 
-/// A heading of the runbooks.
+/// A heading in the runbooks.
 struct Heading {
     level: HeadingLevel,
     anchor: String,
@@ -44,8 +44,8 @@ fn link_to(heading: &Heading) -> Markup {
     html! { a href=(format!("#{}", heading.anchor)) { (heading.text) } }
 }
 
-/// Renders Markdown to HTML, and returns its headings. Headings have anchors, to which the alerts link. Links to other
-/// files of the repository are removed, because the exporter does not serve them.
+/// Renders Markdown to HTML, and also returns the headings. Headings have anchors, to which the alerts link. Links to
+/// other files in the repository are removed, because the exporter does not serve them.
 fn render_markdown(markdown: &str) -> (String, Vec<Heading>) {
     let mut events: Vec<Event<'_>> = Vec::new();
     let mut headings = Vec::new();

@@ -1,4 +1,4 @@
-//! Renders the stored runs of a customer for its page.
+//! Renders a customer's stored runs for the customer's page.
 
 use maud::{Markup, html};
 

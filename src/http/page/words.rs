@@ -108,7 +108,7 @@ pub(super) fn time(at: Timestamp, now: Timestamp) -> Markup {
     html! { time datetime=(exact) title=(exact) { (words) } }
 }
 
-/// Formats a time, without its date if it is less than a day ago.
+/// Formats a time. Omits the date if the time is less than a day ago.
 pub(super) fn clock(at: Timestamp, now: Timestamp) -> String {
     let format = if now.since(at) < DAY {
         "%H:%M UTC"
@@ -124,7 +124,7 @@ pub(super) fn in_utc(at: Timestamp, format: &str) -> String {
     at.map(|at| at.strftime(format).to_string()).unwrap_or_default()
 }
 
-/// Formats a time relative to now; returns `word` if there is no time.
+/// Formats a time relative to now, or returns `word` if there is no time.
 pub(super) fn time_or(at: Option<Timestamp>, now: Timestamp, word: &str) -> Markup {
     match at {
         Some(at) => time(at, now),
@@ -139,7 +139,7 @@ pub(super) fn capitalize(word: &str) -> String {
     first.chain(letters).collect()
 }
 
-/// Returns the attributes of a customer, such as `tier gold · team North`.
+/// Formats a customer's attributes, for example as `tier gold · team North`.
 pub(super) fn attributes_of(attributes: &Attributes) -> String {
     let named = Attributes::NAMES.into_iter().zip(attributes.values());
     let named = named.filter_map(|(name, value)| Some(format!("{name} {}", sanitize(value?))));
@@ -151,7 +151,7 @@ pub(super) fn date_time(at: Timestamp) -> String {
     in_utc(at, "%-d %b %Y, %H:%M UTC")
 }
 
-/// Returns the name of an organization. Its writing direction does not affect the surrounding text.
+/// Renders the name of an organization, and isolates its writing direction from the surrounding text.
 pub(super) fn organization_name(organization: &str) -> Markup {
     let name = sanitize(organization);
     html! { bdi { @if name.trim().is_empty() { "(no name)" } @else { (name) } } }

@@ -25,10 +25,10 @@ use crate::lock::lock;
 /// Minimum time between checks of the files. Connections and requests trigger the checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Challenge that makes a browser prompt for a password, with the encoding that it should use.
+/// Challenge that makes a browser prompt for a password and encode it in UTF-8.
 const CHALLENGE: &str = "Basic realm=\"elements_exporter\", charset=\"UTF-8\"";
 
-/// Protects all routes and, with TLS, performs the handshake.
+/// Protects all routes, and provides the TLS configuration for handshakes.
 pub struct Guard {
     file: PathBuf,
     slots: CheckSlots,
@@ -39,7 +39,7 @@ pub struct Guard {
 
 struct GuardState {
     active: Arc<ActiveConfig>,
-    /// Last error, so that it is logged only once.
+    /// Last error, stored so that it is logged only once.
     last_error: Option<String>,
 }
 
@@ -47,7 +47,7 @@ struct GuardState {
 pub(in crate::http) struct ActiveConfig {
     pub(in crate::http) tls: Option<TlsAcceptor>,
     needs_client_certificate: bool,
-    /// Whether the handshake verifies a certificate of every client.
+    /// Whether the handshake verifies a certificate from every client.
     pub(in crate::http) verifies_clients: bool,
     users: Users,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -118,7 +118,7 @@ impl Guard {
         }
     }
 
-    /// Returns the configuration in the files; `None` if they have not changed.
+    /// Returns the configuration in the files, or `None` if they have not changed.
     fn prepare_changed(&self, active: &ActiveConfig) -> Result<Option<ActiveConfig>, Error> {
         let files = Files::read(&self.file)?;
         if files.digest() == active.digest {
@@ -164,7 +164,7 @@ async fn protect(State(guard): State<Arc<Guard>>, mut request: Request, next: Ne
             .into_response(),
     };
     for (name, value) in &active.headers {
-        // A header that the route sets takes precedence, as in Prometheus' exporter toolkit.
+        // A header that the route sets takes precedence, as in the Prometheus exporter toolkit.
         response.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
     response

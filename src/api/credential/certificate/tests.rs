@@ -46,7 +46,7 @@ fn assertion(credential: &Credential) -> String {
     fields[1].1.expose().to_owned()
 }
 
-/// Returns header and claims of an assertion, after verifying its signature with the certificate in a PEM fixture.
+/// Returns the header and claims of an assertion, after verifying its signature with the certificate in a PEM fixture.
 fn verified(assertion: &str, certificate: &str) -> (Value, Value) {
     let pem = fs::read(fixture(certificate)).unwrap();
     let pem = Pem::iter_from_buffer(&pem).next().unwrap().unwrap();
@@ -271,7 +271,7 @@ fn certificate_and_its_password_are_rotated_together() {
     assert!(credential.fingerprint() != second, "a changed password must be tried");
     verified(&assertion(&credential), "cert.pem");
 
-    // An archive without a password, with an empty password file.
+    // The archive has no password, and the password file is empty.
     put("nopassword.pfx", &file);
     fs::write(&password, "\n").unwrap();
     let credential = Credential::certificate(&file, None, source()).unwrap();
