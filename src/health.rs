@@ -143,7 +143,7 @@ pub struct Health {
     requests: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     durations: Durations,
     errors: Family<Labels<2>, Counter>,
-    // The next two counters are not exported. The counters above cannot be summed, because a [`Family`] does not list
+    // The next two counters are not exported. The counters above cannot be summed, because a `Family` does not list
     // its label sets.
     requests_of_endpoint: Family<Labels<1>, Counter>,
     errors_of_endpoint: Family<Labels<1>, Counter>,

@@ -1,4 +1,4 @@
-//! Poll loop: most overdue polls first, one poll at a time per collector and target.
+//! The poll loop. It starts the most overdue polls first, and runs one poll at a time per collector and target.
 //!
 //! One task owns the queue and the running polls. It starts polls while slots are free, handles their outcomes, and
 //! updates the heartbeat for `/-/healthy`. A poll that panics or hangs counts as failed, and the loop continues.
@@ -52,12 +52,12 @@ use unmatched::PatternCheck;
 pub use outcome::UNLICENSED_RECHECK;
 pub use poll_error::{PollError, REASONS, reasons};
 
-/// Longest duration of a poll, including waits for the rate limiter. A list of two hundred pages takes less at the
-/// lowest rate.
+/// Longest duration of a poll, including waits for the rate limiter. Even at the lowest request rate, a list of two
+/// hundred pages takes less time.
 const POLL_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
-/// Longest sleep of the loop, so that it updates the heartbeat and detects when tokens can be requested again, even if
-/// no poll is due.
+/// Maximum time that the loop sleeps. Even if no poll is due, it must update the heartbeat and detect when tokens can
+/// be requested again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// Settings of the poll loop. A reload replaces them.
@@ -69,9 +69,9 @@ pub struct ScheduleConfig {
     pub settings: Arc<CollectorSettings>,
     /// Schedule of each collector.
     pub plans: PerCollector<Plan>,
-    /// Which customers are polled.
+    /// Filter that selects the customers to poll.
     pub customers: CustomerFilter,
-    /// The only customers polled, if the configuration lists them all by id.
+    /// The only customers that are polled, if the configuration lists them all by id.
     pub customer_ids: Vec<CustomerId>,
     /// All customers that the configuration lists by id, even if it also contains patterns. These customers are polled
     /// separately if the API denies the list of all customers.
@@ -84,12 +84,12 @@ pub struct ScheduleConfig {
     pub run_events: bool,
 }
 
-/// When the loop ends.
+/// Condition on which the loop ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// When it is stopped.
+    /// The loop is stopped.
     Stopped,
-    /// After one poll of every target.
+    /// Every target has been polled once.
     EachPolledOnce,
 }
 
@@ -110,9 +110,9 @@ pub struct Scheduler {
     patterns: PatternCheck,
     fetch_modes: PerCollector<FetchMode>,
     cycles: PerCollector<Cycle>,
-    /// Whether tokens could be requested in the last iteration, after a pause for failures.
+    /// Whether, in the last iteration, tokens could be requested again after a pause.
     may_request_token: bool,
-    /// Time at which the next override of an objective ends.
+    /// Time at which the next RPO override ends.
     next_override_end: Option<Timestamp>,
 }
 
@@ -153,7 +153,7 @@ impl Scheduler {
         scheduler
     }
 
-    /// Runs until it is stopped, or until each target has been polled once; then aborts the running polls. Returns
+    /// Runs until it is stopped, or until each target has been polled once. Then aborts the running polls. Returns
     /// false if any poll failed for a reason other than a missing permission.
     pub async fn run(
         mut self,
@@ -172,7 +172,7 @@ impl Scheduler {
                 Some(config) = reloads.recv() => self.apply_config(config),
                 Some(joined) = self.polls.join_next() => match joined {
                     Ok(outcome) => self.handle_outcome(outcome),
-                    // A panic of the poll is caught inside its task, so the runtime is shutting down.
+                    // A poll's panic is caught inside its task, so this error means that the runtime is shutting down.
                     Err(error) => warn!(%error, "poll task ended without a result"),
                 },
                 () = tokio::time::sleep(sleep) => {}
@@ -248,8 +248,8 @@ impl Scheduler {
         }
     }
 
-    /// Handles a step of the wall clock. Polls are due by the monotonic clock, so a step causes no burst. A step back
-    /// leaves stored times in the future, which are corrected. After a step forward, all data is old, so the customer
+    /// Handles a step of the wall clock. Due times follow the monotonic clock, so a step causes no burst. A step back
+    /// leaves stored times in the future, so they are corrected. After a step forward, all data is old, so the customer
     /// list is polled first.
     fn handle_clock_step(&mut self) {
         match self.clocks.detect_step() {
@@ -337,7 +337,7 @@ impl Scheduler {
     }
 }
 
-/// Polls a target. Panics and polls that take too long become errors.
+/// Polls a target. Returns an error if the poll panics or takes too long.
 async fn poll_with_deadline(
     collector: CollectorId,
     client: Arc<ApiClient>,

@@ -1,4 +1,4 @@
-//! Contents of a scrape: a snapshot of the store, current values of the exporter, and its counters.
+//! Contents of a scrape: a snapshot of the store, and the exporter's own current values and counters.
 
 mod filter;
 mod shards;
@@ -124,7 +124,7 @@ const COLLECTORS: Shape<CollectorReadings> = Shape {
     ],
 };
 
-/// Number of customers of a collector in one state.
+/// Number of customers in one state, for one collector.
 struct CustomersInState {
     collector: &'static str,
     state: State,
@@ -143,7 +143,7 @@ const CUSTOMERS: Shape<CustomersInState> = Shape {
     )],
 };
 
-/// Returns the shapes read at scrape time, in the order of [`Scrape::exporter_tables`].
+/// Returns the shapes of the values read at scrape time, in the order of [`Scrape::exporter_tables`].
 fn exporter_shapes() -> [ShapeMetrics; 3] {
     [
         EXPORTER.metrics_without_customer(),
@@ -175,12 +175,12 @@ pub struct Scrape {
     shard_cache: ShardCache,
     /// Families of the values read at scrape time.
     exporter: Arc<[Family]>,
-    /// Families of the contents of the store.
+    /// Families of the store's contents.
     stored: Arc<[Family]>,
 }
 
 impl Scrape {
-    /// Creates a renderer over these sources.
+    /// Creates a renderer that reads these sources.
     pub fn new(store: Arc<Store>, health: Arc<Health>, runtime: Arc<Runtime>) -> Self {
         Self {
             store,
@@ -195,7 +195,7 @@ impl Scrape {
     /// Returns a response with the current values, frame by frame.
     pub fn frames(&self, filter: &ScrapeFilter, format: Format) -> Frames {
         let now = Timestamp::from(SystemTime::now());
-        // The store is read first, so that a response with the values of a poll also contains its counters.
+        // The store is read first, so that a response with the values of a poll also counts that poll.
         let stored = self.stored(filter, format, now).renderer;
         let exporter_metrics = self.exporter_metrics(filter, format, now);
         Frames {
@@ -247,7 +247,7 @@ impl Scrape {
         }
     }
 
-    /// Returns the selected targets; `None` if all are selected.
+    /// Returns the selected targets, or `None` if all are selected.
     fn selected_targets(&self, filter: &ScrapeFilter) -> Option<BTreeSet<Target>> {
         let partner = filter.has_partner_data().then_some(Target::Partner);
         if filter.is_only_exporter() {
@@ -349,13 +349,13 @@ pub struct ExporterMetrics {
 pub struct Stored {
     /// Value of [`Store::generation`].
     pub generation: u64,
-    /// Time until which the rendered text does not change; `None` if only a change of the store changes it.
+    /// Time until which the rendered text stays the same while the store is unchanged; `None` if it always does.
     pub valid_until: Option<Timestamp>,
     renderer: Renderer,
 }
 
 impl Stored {
-    /// Writes the next frame into the empty `text`. Leaves it empty after the last frame.
+    /// Writes the next frame to `text`, which must be empty. Leaves `text` empty after the last frame.
     pub fn fill(&mut self, text: &mut Vec<u8>) {
         self.renderer.append_frame(text);
     }
@@ -369,7 +369,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Writes the next frame into the empty `text`. Leaves it empty after the last frame.
+    /// Writes the next frame to `text`, which must be empty. Leaves `text` empty after the last frame.
     pub fn fill(&mut self, text: &mut Vec<u8>) {
         if let Some(head) = self.head.take() {
             text.reserve_exact(head.len() + frame_capacity());

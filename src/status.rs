@@ -23,7 +23,7 @@ pub use customers::{CustomerHealth, CustomerList, CustomerRow};
 pub use detail::{CustomerDetail, DataSource};
 pub use runs::CustomerRuns;
 
-/// Time for which a summary is cached. With ten thousand customers, building one takes a few hundredths of a second.
+/// Time during which a summary is cached. With ten thousand customers, building one takes a few hundredths of a second.
 /// Pages reload less often.
 const SUMMARY_LIFETIME: Duration = Duration::from_secs(1);
 
@@ -36,15 +36,15 @@ pub struct Status {
     summary: Arc<Mutex<Option<Arc<Summary>>>>,
 }
 
-/// State of the exporter and of all customers at one time.
+/// State of the exporter and of all customers at one point in time.
 pub struct Summary {
     /// The time of the summary.
     pub now: Timestamp,
-    /// Whether the poll loop runs.
+    /// Whether the poll loop is running.
     pub is_alive: bool,
     /// Time since the poll loop last ran.
     pub silence: Duration,
-    /// The state of schedule, client and files.
+    /// The state of the scheduler, the API client and the loaded files.
     pub runtime: RuntimeStatus,
     /// Whether the API is unreachable: the latest polls of several targets failed without a response, and no poll has
     /// succeeded since.
@@ -66,7 +66,7 @@ pub struct Summary {
 
 /// The state of one collector.
 pub struct CollectorSummary {
-    /// The plan of the collector, and the number of customers by state.
+    /// The collector's schedule, and the number of customers by state.
     pub overview: Overview,
     /// Time of the last successful poll.
     pub newest: Option<Timestamp>,
@@ -77,11 +77,11 @@ pub struct CollectorSummary {
     pub lag: Duration,
     /// Duration of the last cycle.
     pub cycle: Option<Duration>,
-    /// Requests to the endpoints of the collector.
+    /// Requests to the collector's endpoints.
     pub requests: RequestTotals,
     /// Whether one poll fetches the data of all customers.
     pub is_bulk: bool,
-    /// The latest error among the latest polls of all targets.
+    /// The most recent error among the latest polls of all targets.
     pub error: Option<LastError>,
 }
 
@@ -96,7 +96,7 @@ impl CollectorSummary {
         self.overview.customers.get(&state).copied().unwrap_or_default()
     }
 
-    /// Returns how many customers have values that are not fresh.
+    /// Returns how many customers are in an outdated state; see [`State::is_outdated`].
     pub fn outdated(&self) -> usize {
         let states = State::ALL.into_iter().filter(|state| state.is_outdated());
         states.map(|state| self.count(state)).sum()
@@ -111,7 +111,7 @@ impl Summary {
             .find(|collector| collector.overview.collector == id)
     }
 
-    /// Returns the details of a customer; `None` if the customer is unknown.
+    /// Returns the details of a customer, or `None` if the customer is unknown.
     pub fn detail(&self, id: &CustomerId) -> Option<CustomerDetail> {
         CustomerDetail::of(id, &self.snapshot, &self.runtime.schedule.settings, self.now)
     }
@@ -123,7 +123,7 @@ impl Summary {
 }
 
 impl Status {
-    /// Creates a builder over these sources.
+    /// Creates a builder that reads these sources.
     pub fn new(store: Arc<Store>, health: Arc<Health>, runtime: Arc<Runtime>, config_file: Option<PathBuf>) -> Self {
         Self {
             store,
@@ -134,7 +134,7 @@ impl Status {
         }
     }
 
-    /// Returns a summary that is at most `SUMMARY_LIFETIME` old. Must be called in a Tokio runtime, where a task
+    /// Returns a summary that is at most `SUMMARY_LIFETIME` old. Must be called in a Tokio runtime, because a task
     /// removes the summary from the cache.
     pub fn summary(&self) -> Arc<Summary> {
         // The lock is held while a summary is built, so that concurrent requests use the same summary.
@@ -143,8 +143,8 @@ impl Status {
             let cache = Arc::clone(&self.summary);
             tokio::spawn(async move {
                 tokio::time::sleep(SUMMARY_LIFETIME).await;
-                // The summary is removed even without another request, because its snapshot keeps replaced records in
-                // memory.
+                // This task removes the summary even if no other request follows, because the summary's snapshot keeps
+                // replaced records in memory.
                 *lock(&cache) = None;
             });
             Arc::new(self.build_summary(Timestamp::from(SystemTime::now())))
@@ -152,7 +152,7 @@ impl Status {
         Arc::clone(summary)
     }
 
-    /// Returns the details and the stored runs of a customer; `None` if the customer is unknown.
+    /// Returns the details and the stored runs of a customer, or `None` if the customer is unknown.
     pub fn customer(&self, id: &CustomerId, now: Timestamp) -> Option<(CustomerDetail, CustomerRuns)> {
         let settings = self.runtime.status().schedule.settings;
         let snapshot = self.store.status_snapshot(now);
@@ -160,7 +160,7 @@ impl Status {
         Some((detail, CustomerRuns::of(id, &snapshot, &settings)?))
     }
 
-    /// Returns the stored runs of a customer; `None` if the customer is unknown.
+    /// Returns the stored runs of a customer, or `None` if the customer is unknown.
     pub fn runs(&self, id: &CustomerId) -> Option<CustomerRuns> {
         let settings = self.runtime.status().schedule.settings;
         let snapshot = self.store.status_snapshot(Timestamp::from(SystemTime::now()));
@@ -196,8 +196,8 @@ impl Status {
     }
 }
 
-/// Minimum number of polls that fail without a response in an outage. A single failure may be due to one customer or
-/// endpoint.
+/// Number of polls that must have failed without a response before the API counts as unreachable. A single failure may
+/// be due to one customer or endpoint.
 const OUTAGE_POLLS: usize = 2;
 
 fn is_unreachable(snapshot: &StatusSnapshot) -> bool {

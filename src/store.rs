@@ -1,8 +1,8 @@
 //! The store: the latest record of every collector and customer, and its freshness.
 //!
-//! Outcomes of polls change records as a whole: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them
-//! and records the failure. A scrape takes a [`Snapshot`] that shares the records, so the lock is held briefly. Records
-//! expire when a snapshot is rendered, so no cleanup is needed.
+//! Outcomes of polls affect whole records: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them and
+//! records the failure. A scrape takes a [`Snapshot`] that shares the records, so the lock is held only briefly.
+//! Expired records are omitted when a snapshot is rendered, so no cleanup is needed.
 
 mod collected;
 mod columns;
@@ -33,7 +33,7 @@ pub use freshness::{COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS, LastError, State}
 pub use run_events::{RunEvent, RunEvents};
 pub use status::{CollectorSnapshot, Overview, PollStatus, StatusSnapshot};
 
-/// The store. Its lock is held briefly and never across an await.
+/// The store. Its lock is held only briefly, and never across an await point.
 #[derive(Debug)]
 pub struct Store {
     inner: Mutex<Inner>,
@@ -62,7 +62,7 @@ pub struct Shrunk {
     pub known: usize,
 }
 
-/// A record was rejected because it would exceed the series limit.
+/// Records were rejected because they would exceed the series limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverLimit {
     /// Number of series that the rejected records would have added.
@@ -125,7 +125,7 @@ impl Store {
         lock(&self.inner).set_attributes(table);
     }
 
-    /// Adds a target to a collector, so that its freshness is shown immediately.
+    /// Adds a target to a collector, so that the target's freshness is exposed immediately.
     pub fn add_target(&self, collector: CollectorId, target: &Target) {
         let mut inner = lock(&self.inner);
         let collected = inner.collected.get_mut(collector);
@@ -149,7 +149,7 @@ impl Store {
         inner.collected.get_mut(collector).permitted.replace(permitted)
     }
 
-    /// Returns whether a collector's permission is granted; `None` if unknown.
+    /// Returns whether a collector's permission is granted, or `None` if unknown.
     pub fn permitted(&self, collector: CollectorId) -> Option<bool> {
         lock(&self.inner).collected.get(collector).permitted
     }
@@ -165,7 +165,7 @@ impl Store {
         }
     }
 
-    /// Returns the known customers, each with a collector's record.
+    /// Returns the known customers, each with its record from a collector, if there is one.
     pub fn customers_with(&self, collector: CollectorId) -> Vec<(CustomerId, Option<Arc<dyn Record>>)> {
         let (customers, records) = {
             let inner = lock(&self.inner);
@@ -209,8 +209,9 @@ impl Store {
     }
 
     /// Replaces the records of `target` with the records from a poll at `now`. Records of unknown customers are
-    /// dropped. A complete bulk response also removes the records that it lacks: for an optional collector, after two
-    /// consecutive such responses; for customers, in [`Store::reconcile`].
+    /// dropped. A complete bulk response also removes the records that are missing from it. For an optional collector,
+    /// a record must be missing from two consecutive responses. For the customer list, [`Store::reconcile`] removes the
+    /// records instead.
     ///
     /// # Errors
     /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.
@@ -230,7 +231,7 @@ impl Store {
         }
     }
 
-    /// Replaces the record of a customer with a part of that record. The age does not change.
+    /// Replaces a customer's record with a part of that record. The record's age does not change.
     pub fn narrow_record(&self, collector: CollectorId, customer: &CustomerId, part: RenderedRecord) {
         let mut inner = lock(&self.inner);
         let Some(stored) = inner.collected.get(collector).records.get(customer) else {
@@ -318,7 +319,7 @@ impl Store {
         inner.generation += 1;
     }
 
-    /// Removes a customer with all its series.
+    /// Removes a customer and all its series.
     pub fn remove_customer(&self, id: &CustomerId) {
         let mut inner = lock(&self.inner);
         inner.remove_customer(id);
@@ -343,8 +344,8 @@ impl Store {
         })
     }
 
-    /// Returns [`Store::generation`] and a snapshot for one scrape, limited to the targets in `only`. [`columns`] locates
-    /// the metrics in its groups.
+    /// Returns [`Store::generation`] and a snapshot for one scrape, limited to the targets in `only`. [`columns`]
+    /// locates the metrics in the snapshot's groups.
     pub fn snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
         let inner = lock(&self.inner);
         let (mut groups, mut freshness_groups) = (Vec::new(), Vec::new());
@@ -364,7 +365,7 @@ impl Store {
         (inner.generation, Snapshot { groups, now })
     }
 
-    /// Returns the number of series, including series about freshness.
+    /// Returns the number of series, including the freshness series.
     pub fn series(&self) -> usize {
         lock(&self.inner).total_series()
     }
@@ -384,9 +385,9 @@ impl Store {
         &self.run_events
     }
 
-    /// Makes a large change to a copy and replaces the original, so that no scrape waits for it. If the original has
-    /// changed in the meantime, the change is repeated under the lock. This is rare, because one task makes almost all
-    /// changes.
+    /// Applies a large change to a copy and then replaces the original, so that no scrape waits for the change. If the
+    /// original has changed in the meantime, the change is repeated under the lock. This is rare, because one task
+    /// makes almost all changes.
     fn update_copy<R>(&self, update: impl Fn(&mut Inner) -> R) -> R {
         let mut copy = lock(&self.inner).clone();
         let before = copy.generation;

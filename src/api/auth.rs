@@ -207,7 +207,7 @@ impl TokenSource {
         true
     }
 
-    /// Returns whether a scope is granted; `None` if unknown.
+    /// Returns whether a scope is granted, or `None` if unknown.
     pub fn permitted(&self, scope: &str) -> Option<bool> {
         let state = lock(&self.state);
         if state.granted.contains(&scope) {
@@ -217,7 +217,7 @@ impl TokenSource {
         }
     }
 
-    /// Returns whether the latest token request succeeded; `None` before the first.
+    /// Returns whether the latest token request succeeded, or `None` before the first.
     pub fn newest_attempt_succeeded(&self) -> Option<bool> {
         lock(&self.state).newest_attempt_succeeded
     }
@@ -231,7 +231,7 @@ impl TokenSource {
             .min()
     }
 
-    /// Returns the expiry of the certificate, in seconds since the epoch; `None` for a secret.
+    /// Returns the expiry of the certificate, in seconds since the epoch, or `None` for a secret.
     pub fn credential_expiry(&self) -> Option<i64> {
         self.credential.expires()
     }

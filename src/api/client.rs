@@ -53,7 +53,7 @@ impl ApiClient {
         })
     }
 
-    /// Returns the selected API version; `None` if none is selected yet.
+    /// Returns the selected API version, or `None` if none is selected yet.
     pub fn generation(&self) -> Option<Generation> {
         match self.choice {
             GenerationChoice::Fixed(generation) => Some(generation),

@@ -258,7 +258,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Returns the value of a field, regardless of the case of its name; `None` if there is no such field, or the row is
+/// Returns the value of a field, regardless of the case of its name, or `None` if there is no such field, or the row is
 /// not an object.
 pub(super) fn field<'a>(row: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     let fields = serde_json::from_str::<Object<'a>>(row.get()).ok()?.0;

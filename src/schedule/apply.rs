@@ -93,7 +93,7 @@ impl Scheduler {
             && before.customers == self.config.customers
             && before.customer_ids == self.config.customer_ids
             && before.fallback_ids == self.config.fallback_ids;
-        // If requests do not change, back-offs and fetch modes stay.
+        // If requests do not change, back-offs and fetch modes are kept.
         if !is_same_request {
             self.fetch_modes = PerCollector::default();
             self.failures.clear();
@@ -119,8 +119,8 @@ impl Scheduler {
         }
     }
 
-    /// Brings forward the polls of customers that lack a service. The new registration may have access to it, and the
-    /// next poll may be a day away.
+    /// Brings forward the polls of customers that lack a service. The new registration may have access to the service,
+    /// and the next poll may be a day away.
     fn bring_forward_unlicensed(&mut self) {
         let now = self.now();
         for collector in ids().filter(|collector| collector.descriptor().is_optional) {

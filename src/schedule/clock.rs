@@ -1,7 +1,7 @@
-//! The clocks of the schedule: a monotonic clock for due times, and the wall clock for data.
+//! The scheduler's clocks: a monotonic clock for due times, and the wall clock for data.
 //!
-//! The wall clock steps when it is set, and the monotonic clock stops while the machine sleeps. A change of their
-//! difference reveals both.
+//! The wall clock steps when it is set, and the monotonic clock stops while the machine sleeps. A change in the
+//! difference between the clocks reveals both events.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,12 +20,12 @@ pub(super) enum Step {
     Forward,
 }
 
-/// Returns the current time by the wall clock.
+/// Returns the time on the wall clock.
 pub(super) fn wall_clock() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
-/// The clocks of the schedule.
+/// The scheduler's clocks.
 #[derive(Debug)]
 pub(super) struct Clocks {
     started: Instant,
@@ -41,7 +41,7 @@ impl Clocks {
         }
     }
 
-    /// Returns the current time by the monotonic clock.
+    /// Returns the time on the monotonic clock.
     pub(super) fn now(&self) -> MonotonicTime {
         self.started.elapsed()
     }
@@ -52,7 +52,7 @@ impl Clocks {
     }
 }
 
-/// The clocks at their last comparison.
+/// Times on both clocks at their last comparison.
 #[derive(Debug)]
 struct ClockComparison {
     monotonic: MonotonicTime,

@@ -12,17 +12,17 @@ use crate::api::{Endpoint, Error};
 use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, Target, ids};
 use crate::domain::{CustomerId, Purpose};
 
-/// Results of the polls of customers.
+/// State of the customer list.
 #[derive(Debug, Default)]
 pub(super) struct CustomerListState {
     /// Whether the latest poll of the customer list succeeded; `None` before the first.
     pub(super) is_available: Option<bool>,
-    /// Customers without an organization name that have been logged.
+    /// Customers that have been logged because they have no organization name.
     nameless: BTreeSet<CustomerId>,
 }
 
 impl CustomerListState {
-    /// Logs once which customers have no name and therefore match no pattern for names.
+    /// Logs each customer without a name once, because name patterns cannot match it.
     fn log_nameless(&mut self, nameless: BTreeSet<CustomerId>, is_complete: bool) {
         for id in nameless.difference(&self.nameless) {
             warn!(customer_id = %id.log_safe(), "customer has no organization name; name patterns cannot match it");
@@ -99,7 +99,7 @@ impl Scheduler {
         Ok(true)
     }
 
-    /// Removes the data of a customer after consecutive failures, the last with status 404. The customer is still
+    /// Removes a customer's data after consecutive failures, the last of which had status 404. The customer is still
     /// polled, because it is configured and may return.
     pub(super) fn remove_missing(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
@@ -130,7 +130,7 @@ impl Scheduler {
         }
     }
 
-    /// Removes the customers from `output` that the filters exclude, and returns the others with their organizations.
+    /// Removes from `output` the customers that the filters exclude, and returns the others with their organizations.
     fn retain_admitted(&mut self, output: &mut PollOutput, is_complete: bool) -> BTreeMap<CustomerId, Arc<str>> {
         let (mut admitted, mut excluded) = (BTreeMap::new(), BTreeMap::new());
         let mut nameless = BTreeSet::new();
@@ -175,7 +175,8 @@ impl Scheduler {
         }
     }
 
-    /// Queues new customers as due immediately, and repeats bulk polls, because these may contain data about them.
+    /// Queues new customers as due immediately, and repeats bulk polls, because their lists may include the new
+    /// customers.
     fn add_customers(&mut self, added: Vec<CustomerId>) {
         if added.is_empty() {
             return;
@@ -201,8 +202,8 @@ impl Scheduler {
     }
 
     /// Queues a customer for all collectors that poll per customer: as due immediately or, if the state file contains a
-    /// poll, one interval after it. If the name of a customer configured by id is unknown, only the customer itself is
-    /// queued, because its name may exclude it.
+    /// poll, one interval after that poll. If the name of a customer configured by id is unknown, only the customer
+    /// itself is queued, because its name may exclude it.
     pub(super) fn queue_customer(&mut self, id: &CustomerId, now: MonotonicTime) {
         let target = Target::Customer(id.clone());
         let may_be_excluded = self.lists_per_customer() && self.store.record(CollectorId::CUSTOMERS, id).is_none();

@@ -1,4 +1,4 @@
-//! Cycles: passes of a collector over all its targets.
+//! Tracks cycles, which are passes of a collector over all its targets.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use super::Scheduler;
 use super::queue::{Due, MonotonicTime};
 use crate::collector::{CollectorId, Target};
 
-/// Number of remaining targets below which the cycle looks for removed targets. With more, this is too expensive.
+/// Number of remaining targets below which the cycle looks for removed targets. With more targets, the search is too
+/// expensive.
 const REMOVED_CHECK: usize = 8;
 
-/// The cycle of a collector.
+/// The current cycle of a collector, and the duration of its last one.
 #[derive(Debug, Default)]
 pub(super) struct Cycle {
     since: Option<MonotonicTime>,

@@ -1,11 +1,11 @@
-//! Consecutive failures of polls.
+//! Counts consecutive failures of polls.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::collector::{CollectorId, Target};
 use crate::log_throttle::LogThrottle;
 
-/// Failures of polls by collector and target.
+/// Consecutive failures of polls, by collector and target.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     consecutive: HashMap<(CollectorId, Target), u32>,

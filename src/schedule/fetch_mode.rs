@@ -1,4 +1,4 @@
-//! Decides whether a collector fetches one list of all customers or one list per customer.
+//! Decides whether a collector fetches one list for all customers or one list per customer.
 
 use tracing::warn;
 
@@ -7,15 +7,15 @@ use super::{PollError, Scheduler};
 use crate::api::Generation;
 use crate::collector::{CollectorId, Target, TargetKind};
 
-/// Number of intervals after which a forbidden bulk list is requested again. Without this, polling per customer would
-/// continue after a temporary denial until the next restart. If the registration may only see some customers, the list
-/// stays forbidden, and the cost is one extra poll in ten intervals.
+/// Number of intervals after which a forbidden bulk list is requested again. Without this retry, a temporary denial
+/// would lead to polls per customer until the next restart. If the registration may see only some customers, the list
+/// stays forbidden, and the retry costs one extra poll every ten intervals.
 const BULK_RETRY_INTERVALS: u32 = 10;
 
 /// How a collector with a bulk list fetches its data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum FetchMode {
-    /// One list of all customers.
+    /// One list for all customers.
     #[default]
     Bulk,
     /// One list per customer, because the configuration names the customers.
@@ -35,7 +35,7 @@ impl Scheduler {
             || *self.fetch_modes.get(collector) != FetchMode::Bulk
     }
 
-    /// Returns whether a poll tries a bulk list that was forbidden before.
+    /// Returns whether a poll retries a bulk list that was forbidden.
     pub(super) fn is_bulk_retry(&self, due: &Due) -> bool {
         due.target == Target::Partner && *self.fetch_modes.get(due.collector) == FetchMode::PerCustomerUntilAllowed
     }
@@ -49,9 +49,9 @@ impl Scheduler {
         self.config.client.generation() == Some(Generation::V1)
     }
 
-    /// Returns whether a collector must fetch per customer from now on: because bulk lists are forbidden to a
-    /// registration that may only see some customers, or because API v1 has no filter for customers that are configured
-    /// by id. Customers can only be requested one by one if they are configured by id.
+    /// Returns whether a collector must fetch per customer from now on. One reason is that bulk lists are forbidden,
+    /// because the registration may see only some customers. Another is that API v1 cannot filter a list by the
+    /// configured ids. The customers themselves can be requested one by one only if they are configured by id.
     pub(super) fn falls_back_to_per_customer(&self, due: &Due, result: &Result<(), PollError>) -> bool {
         if due.collector.descriptor().is_optional {
             return false;

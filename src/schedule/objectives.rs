@@ -1,5 +1,5 @@
-//! Handles objective overrides that end while the exporter runs. When an override ends, records are rendered again,
-//! even if no poll succeeds.
+//! Handles RPO overrides that end while the exporter runs. When an override ends, records are rendered again, even if
+//! no poll succeeds.
 
 use tracing::info;
 
@@ -11,7 +11,7 @@ impl Scheduler {
         self.next_override_end = self.config.settings.rpo.next_end(wall_clock());
     }
 
-    /// Renders all customers again without an override that has ended.
+    /// Renders all customers again if an override has ended.
     pub(super) fn handle_override_end(&mut self) {
         let now = wall_clock();
         let Some(until) = self.next_override_end.filter(|end| *end <= now) else {
@@ -24,7 +24,7 @@ impl Scheduler {
         self.store
             .render_anew(&self.store.customers(), &self.config.settings, now);
         self.update_next_override_end();
-        // The patterns of the override are no longer checked.
+        // The patterns of the ended override no longer need to match.
         self.check_patterns();
     }
 }

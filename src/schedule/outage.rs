@@ -1,4 +1,5 @@
-//! Simulates an outage of one hour, and counts the requests that queue and rate limiter send to the failing host.
+//! Simulates an outage of one hour, and counts the requests that the queue and the rate limiter send to the failing
+//! host.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const COLLECTORS: [(Endpoint, u64); 4] = [
     (Endpoint::ScanProfiles, 3600),
 ];
 
-/// Maximum number of retries of a request by one poll, if the rate limiter allows them.
+/// Maximum number of retries of a request within one poll, if the rate limiter allows them.
 const RETRIES: u32 = 2;
 
 /// An outage in which all requests fail, or only the requests to one endpoint.
@@ -42,7 +43,7 @@ struct Request {
     failed: bool,
 }
 
-/// Polls customers until `end` in the same way as the schedule, with immediate responses.
+/// Polls customers until `end` in the same way as the scheduler, with immediate responses.
 fn run(customers: u32, fault: Fault, end: MonotonicTime) -> Vec<Request> {
     let mut limiter = RateLimiter::new(RequestLimits {
         requests_per_second: 20.0,
@@ -134,8 +135,8 @@ fn outage_needs_no_more_requests_than_normal_operation() {
             count_requests(&requests, HOUR, 2 * HOUR),
             count_requests(&requests, 2 * HOUR, 3 * HOUR),
         );
-        // The additional requests are the retry budget, and requests for the customer list to detect the end of the
-        // outage.
+        // The additional requests come from the retry budget, and from polls of the customer list that detect the end
+        // of the outage.
         assert!(
             down <= 1.2 * healthy + 20.0,
             "{customers} customers: {down} after {healthy}"
@@ -151,7 +152,7 @@ fn outage_needs_no_more_requests_than_normal_operation() {
             first_success < 3 * HOUR + Duration::from_secs(300),
             "{customers} customers: {first_success:?}"
         );
-        // No second exceeds the maximum rate and its burst.
+        // No second contains more requests than the maximum rate plus the burst.
         for second in 0..600 {
             let from = first_success + Duration::from_secs(second);
             assert!(count_requests(&requests, from, from + Duration::from_secs(1)) <= 22.0);

@@ -1,4 +1,4 @@
-//! Handles outcomes of polls: updates the store, the log, the counters and the due time of the target.
+//! Handles outcomes of polls: updates the store, the log, the counters and the target's due time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,11 +23,11 @@ const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 /// Delay before a customer that lacks a service is polled again. A newly bought service appears within a day.
 pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 
-/// Number of consecutive failures after which a single customer is removed, if the last failure is status 404.
+/// Number of consecutive failures after which a single customer is removed, if the last failure has status 404.
 const REMOVED_AFTER: u32 = 2;
 
-/// Minimum delay of the second poll, as a fraction of the interval. Second polls are spread over the rest of the
-/// interval, so that later cycles spread the load evenly although all first polls are immediate.
+/// Minimum delay before the second poll, as a fraction of the interval. All first polls are immediate. Second polls are
+/// spread over the rest of the interval, so that later cycles spread the load evenly.
 const MIN_SECOND_DELAY: f64 = 0.1;
 
 /// Classified result of a poll.
@@ -42,8 +42,7 @@ enum ResultKind<'a> {
 }
 
 impl Scheduler {
-    /// Classifies a result. If data of the target is known, a denial is an ordinary failure until that data has
-    /// expired.
+    /// Classifies a result. If the target has data that has not expired, a denial is an ordinary failure.
     fn classify<'a>(&self, due: &Due, result: &'a Result<(), PollError>) -> ResultKind<'a> {
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
         match result {
@@ -180,8 +179,9 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether a failed poll is repeated early. A poll without a token sends no request, and the customer list
-    /// detects the end of an outage. Other repetitions use the retry budget.
+    /// Returns whether a failed poll is repeated early. Polls that fail for lack of a token may be repeated, because
+    /// they send no request. So may polls of the customer list, which detect the end of an outage. Other repetitions
+    /// use the retry budget.
     pub(super) fn may_repeat(&self, due: &Due, error: &PollError) -> bool {
         if error.is_forbidden() {
             return false;
@@ -261,7 +261,7 @@ impl Scheduler {
         incomplete.map_or(Ok(()), Err)
     }
 
-    /// If the items of a record have changed, repeats the polls of the collectors that request these items.
+    /// If the items in a record have changed, repeats the polls of the collectors that request these items.
     fn poll_changed_items(&mut self, collector: CollectorId, output: &PollOutput) {
         let descriptor = collector.descriptor();
         let polls_items = |id: &CollectorId| id.descriptor().items_from() == Some(collector) && self.is_enabled(*id);
@@ -284,7 +284,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns the tenants of each customer that its new record no longer contains.
+    /// Returns, for each customer, the tenants that the new record no longer contains.
     fn removed_tenants(&self, collector: CollectorId, output: &PollOutput) -> BTreeMap<CustomerId, BTreeSet<TenantId>> {
         if collector != CollectorId::CUSTOMERS {
             return BTreeMap::new();
@@ -297,7 +297,7 @@ impl Scheduler {
         removed.filter(|(_, tenants)| !tenants.is_empty()).collect()
     }
 
-    /// Drops the data of the other collectors about removed tenants.
+    /// Drops other collectors' data about removed tenants.
     fn drop_tenants(&self, removed: &BTreeMap<CustomerId, BTreeSet<TenantId>>) {
         for (id, tenants) in removed {
             for collector in ids() {
@@ -363,8 +363,8 @@ impl Scheduler {
         }
     }
 
-    /// Brings forward a poll of each optional collector whose permission was revoked according to the latest token. If
-    /// the customers lack the service, the next poll may be a day away.
+    /// Brings forward one poll of each optional collector whose permission was revoked according to the latest token.
+    /// Otherwise, the next poll could be a day away if the customers lack the service.
     pub(super) fn watch_permissions(&mut self) {
         let now = self.now();
         for collector in ids()
@@ -417,8 +417,8 @@ impl Scheduler {
 }
 
 /// Returns whether the poll of a target is brought forward because its permission has become known or changed. After a
-/// restart, a granted permission does not bring forward customers that lacked the service before; they are still polled
-/// once a day.
+/// restart, a granted permission does not bring forward the polls of customers that lacked the service. They are still
+/// polled once a day.
 fn brings_forward(before: Option<bool>, is_permitted: bool, has_data: bool, is_unlicensed: bool) -> bool {
     match is_permitted {
         true => !has_data && (before == Some(false) || !is_unlicensed),
@@ -426,8 +426,8 @@ fn brings_forward(before: Option<bool>, is_permitted: bool, has_data: bool, is_u
     }
 }
 
-/// Returns the urgency of the next poll. A customer without a run in progress can wait longest. Without a record, it is
-/// unknown whether a run is in progress.
+/// Returns the urgency of the next poll. A customer without a run in progress can wait longer than others. Without a
+/// record, it is unknown whether a run is in progress.
 fn urgency(due: &Due, result: &Result<PollOutput, PollError>) -> Urgency {
     let is_quiet = match (result, &due.target) {
         (Ok(output), Target::Customer(id)) => {

@@ -21,7 +21,7 @@ pub enum PollError {
     /// A complete customer list lacks a customer that is configured by id.
     #[error("the customer is not listed")]
     NotListed,
-    /// The response of an optional collector is empty, although data of the target is known.
+    /// The response to an optional collector is empty, although the store has data for the target.
     #[error("incomplete list: the response is empty, although earlier responses were not")]
     Empty,
     /// The response would exceed `metrics.series_limit`.
@@ -38,7 +38,7 @@ pub enum PollError {
 /// Values of [`PollError::reason`] besides [`api::REASONS`].
 pub const REASONS: &[&str] = &["shrunk", "series_limit", "deadline", "panicked"];
 
-/// Returns all values of [`PollError::reason`], so that counters can start at zero.
+/// Returns all values of [`PollError::reason`]. Their counters start at zero.
 pub fn reasons() -> impl Iterator<Item = &'static str> + Clone {
     api::REASONS.iter().chain(REASONS).copied()
 }
@@ -83,7 +83,7 @@ impl PollError {
         }
     }
 
-    /// Returns the error without the endpoint: logs and pages show the endpoint separately.
+    /// Returns the error without the endpoint, which logs and pages show separately.
     pub(super) fn cause(&self) -> &(dyn std::error::Error + 'static) {
         match self {
             Self::Api(failure) => &failure.error,

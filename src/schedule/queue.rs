@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::collector::{CollectorId, PerCollector, Target};
 
-/// Time since the schedule began, by a monotonic clock.
+/// Time since the scheduler started, on a monotonic clock.
 pub type MonotonicTime = Duration;
 
 /// A target to poll, and the time at which it became due.
@@ -22,7 +22,7 @@ pub struct Due {
     pub urgency: Urgency,
 }
 
-/// How likely it is that a poll returns new data. It only affects the order of polls if more are due than the request
+/// Likelihood that a poll returns new data. It affects the order of polls only if more polls are due than the request
 /// rate allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
@@ -42,8 +42,8 @@ pub struct LatenessLimit {
 }
 
 impl LatenessLimit {
-    /// Returns a limit of one interval, so that targets wait two intervals at most if the request rate allows it. The
-    /// limit of quiet targets is shorter if their values would be stale by then.
+    /// Returns a limit of one interval, so that targets wait at most two intervals if the request rate allows it. The
+    /// limit for quiet targets is shorter if their values would be stale by then.
     pub fn new(interval: Duration, stale_after: Duration) -> Self {
         Self {
             interval,
@@ -76,7 +76,7 @@ const SIGNALLED_IN_A_ROW: u32 = 3;
 #[derive(Debug)]
 struct CollectorQueue {
     lateness_limit: LatenessLimit,
-    /// The tier of all its targets; `None` if it depends on the target.
+    /// Tier of all targets; `None` if it depends on the target.
     tier: Option<Tier>,
     waiting: WaitingTargets,
     /// Due times of the waiting targets.
@@ -116,8 +116,8 @@ impl WaitingTargets {
 struct InProgress {
     /// Time at which the target became due.
     since: MonotonicTime,
-    /// Time at which the target became due again during the poll, and the urgency. The response may be older than the
-    /// change.
+    /// Time at which the target became due again during the poll, and the urgency. The response to the running poll may
+    /// be older than the change.
     again: Option<(MonotonicTime, Urgency)>,
 }
 
@@ -144,7 +144,7 @@ enum Tier {
     OptionalDependent,
 }
 
-/// All targets of all collectors, each once: waiting or being polled.
+/// All targets of all collectors. Each target is in the queue once, either waiting or being polled.
 #[derive(Debug)]
 pub struct Queue {
     collectors: PerCollector<CollectorQueue>,
@@ -188,8 +188,8 @@ impl Queue {
         queue.due.contains_key(target) || queue.in_progress.contains_key(target)
     }
 
-    /// Removes waiting targets for which `keep` is false. A running poll finishes first; its [`Queue::done`] then
-    /// returns false.
+    /// Removes targets for which `keep` returns false. A running poll of such a target still finishes, but
+    /// [`Queue::done`] then returns false.
     pub fn retain(&mut self, collector: CollectorId, keep: impl Fn(&Target) -> bool) {
         let queue = self.collectors.get_mut(collector);
         for urgency in [Urgency::Signalled, Urgency::Ordinary, Urgency::Quiet] {
@@ -417,7 +417,7 @@ fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64
 
 /// Returns when a poll is due again after `failures` consecutive failures: after the next probe if the circuit breaker
 /// rejected it, after a short delay if an early repetition is allowed, and otherwise at its regular time. During an
-/// outage, the exporter thus sends no more requests than normally plus the retry budget.
+/// outage, the exporter therefore sends at most its normal number of requests plus the retry budget.
 pub fn failed_time(
     now: MonotonicTime,
     failures: u32,
@@ -433,8 +433,8 @@ pub fn failed_time(
     }
 }
 
-/// Returns when a poll that the circuit breaker rejected is retried: after the next probe, with jitter, so that
-/// rejected polls are not retried together, and after at most one interval.
+/// Returns when a poll that the circuit breaker rejected is retried: after the next probe, but within one interval.
+/// Jitter keeps rejected polls from being retried together.
 fn rejected_time(now: MonotonicTime, wait: Duration, interval: Duration, random: f64) -> MonotonicTime {
     // Equal to the first delay after a failure.
     const SPREAD: Duration = Duration::from_secs(30);

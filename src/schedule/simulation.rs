@@ -1,4 +1,4 @@
-//! Simulates hours of polls of a partner, with a seeded random number generator.
+//! Simulates hours of polling for one partner, with a seeded random number generator.
 //!
 //! `cargo test --lib schedule::simulation -- --nocapture` prints the results.
 
@@ -14,7 +14,8 @@ use crate::domain::CustomerId;
 const HOUR: Duration = Duration::from_secs(3600);
 const JOBS: CollectorId = CollectorId::JOBS;
 
-/// Poll interval in minutes and requests per poll of one customer. The customer list has a hundred customers per page.
+/// Poll interval of each collector in minutes, and its requests per poll of one customer. The customer list has a
+/// hundred customers per page.
 const COLLECTORS: [(u64, u32); 5] = [(15, 0), (5, 1), (30, 1), (60, 2), (60, 2)];
 
 /// Duration of a backup, and time between two backups.
@@ -28,7 +29,7 @@ const CUSTOMERS_PER_FAILURE: u32 = 20;
 enum Order {
     /// The target that has been due longest is first.
     LongestDue,
-    /// The order of the exporter.
+    /// The exporter's order.
     ByUrgency,
 }
 
@@ -56,13 +57,13 @@ impl SimulatedBackups {
 }
 
 struct Outcome {
-    /// Delay between each failure and the poll of jobs that returned it.
+    /// Delay between each failure and the poll of jobs that detected it.
     detection_delays: Vec<Duration>,
     /// Longest time between two polls of one customer's jobs.
     longest_gap: Duration,
     requests: u32,
     requests_of_jobs: u32,
-    /// Requests of the optional collectors. They are not included above.
+    /// Requests of the optional collectors, which `requests` does not include.
     optional: u32,
 }
 
@@ -77,8 +78,8 @@ impl Outcome {
     }
 }
 
-/// Whether the optional collectors are polled. They send one request per hundred baselines in the list, ten per
-/// customer for users, and twenty for the reports of a customer whose backup failed.
+/// Whether the optional collectors are polled. They send one request per hundred customers for baselines. Per customer,
+/// they send ten requests for users, four for consent, and twenty for the reports of a failed backup.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Optional {
     Off,
@@ -265,14 +266,15 @@ fn polls_stay_within_two_intervals_at_a_low_rate() {
 
 #[test]
 fn optional_collectors_do_not_delay_a_failed_backup() {
-    // The rate suffices, nearly suffices, does not suffice for optional collectors, or is far too low.
+    // The rate suffices, nearly suffices, does not suffice for the optional collectors, or is far too low.
     for customers in [300, 900, 1200, 5000] {
         let outcome_of = |optional| run_with(optional, Order::ByUrgency, customers, 5.0, 8 * HOUR);
         let (without, with) = (outcome_of(Optional::Off), outcome_of(Optional::On));
         print("without the optional collectors", &without);
         print("with the optional collectors", &with);
         assert!(with.detection_delays.len() >= without.detection_delays.len());
-        // A poll of an optional collector may be running when the customer list is due, and when the jobs are due.
+        // A poll of an optional collector may be running when the customer list becomes due, and again when the jobs
+        // become due.
         let one_poll = Duration::from_secs(20 / 5 + 1);
         for fraction in [0.5, 0.9] {
             assert!(

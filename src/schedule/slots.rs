@@ -1,10 +1,11 @@
-//! Divides the slots for concurrent polls among kinds of resources, so that a kind whose polls hang cannot use all of
-//! them. The collectors with the same permission form one kind, and so do all optional collectors.
+//! Divides the slots for concurrent polls among kinds of resources, so that hanging polls of one kind cannot use all
+//! slots. Collectors with the same permission form one kind, and so do all optional collectors.
 //!
 //! A kind always leaves some slots free, so that a poll of another kind finds a free slot without waiting for a
-//! timeout. While another kind waits and has less than an equal share of the slots, a kind uses at most an equal share.
-//! While an enabled kind uses no slot, the last free slots are reserved for kinds without a running poll. A single slot
-//! goes to a different kind each time, if another kind waits. The queue decides which of the admitted polls starts.
+//! timeout. While another kind waits with less than an equal share of the slots, no kind may exceed an equal share.
+//! While an enabled kind uses no slot, the last free slots are reserved for kinds without a running poll. If there is
+//! only one slot, it goes to a different kind each time, as long as another kind waits. The queue decides which of the
+//! admitted polls starts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -12,17 +13,17 @@ use std::sync::LazyLock;
 use crate::api::Generation;
 use crate::collector::{CollectorId, PerCollector, Target, ids};
 
-/// Each kind leaves one in this many slots free, and at least one if there are two slots or more.
+/// Each kind leaves one slot in this many free, and at least one slot if there are two or more.
 const SPARE_PART: usize = 4;
 
 /// Maximum number of slots that a kind must leave free. The first polls of a few kinds need no more. With many slots,
 /// leaving a quarter free would prolong the cycle of a large fleet by a third.
 const MAX_SPARE: usize = 4;
 
-/// All optional collectors together may use one in this many slots, and at least one.
+/// All optional collectors together may use one slot in this many, but always at least one.
 const OPTIONAL_PART: usize = 4;
 
-/// Number of customers whose polls together can use all slots. Polls of a single customer use at most one in this many
+/// Polls of a single customer may use one slot in this many. Only the polls of this many customers together can use all
 /// slots.
 const CUSTOMERS_AT_ONCE: usize = 4;
 
@@ -36,14 +37,14 @@ pub(super) struct RunningPolls {
 }
 
 impl RunningPolls {
-    /// Occupies a slot.
+    /// Records that a poll has started and occupies a slot.
     pub(super) fn start(&mut self, collector: CollectorId, target: &Target) {
         *self.by_collector.get_mut(collector) += 1;
         *self.by_target.entry(target.clone()).or_default() += 1;
         self.last_started = Some(collector);
     }
 
-    /// Frees a slot.
+    /// Records that a poll has finished and freed its slot.
     pub(super) fn finish(&mut self, collector: CollectorId, target: &Target) {
         let running = self.by_collector.get_mut(collector);
         *running = running.saturating_sub(1);
@@ -55,8 +56,8 @@ impl RunningPolls {
         }
     }
 
-    /// Returns whether so many polls of a customer are running that polls of other customers take precedence. A few
-    /// customers whose polls hang must not delay the rest.
+    /// Returns whether a customer's running polls use as many slots as one customer may use. A few customers whose
+    /// polls hang must not delay the rest.
     pub(super) fn is_at_customer_limit(&self, target: &Target, slots: usize) -> bool {
         let limit = (slots / CUSTOMERS_AT_ONCE).max(1);
         *target != Target::Partner && self.by_target.get(target).is_some_and(|running| *running >= limit)
@@ -105,7 +106,7 @@ impl Loads {
 /// Returns the kind of resource that a collector reads, identified by the first collector with the same permission.
 /// All optional collectors form one kind.
 fn resource_kind(collector: CollectorId) -> CollectorId {
-    // The scheduler asks for every pair of collectors before each poll.
+    // Cached, because the scheduler compares the kinds of all pairs of collectors before each poll.
     static KINDS: LazyLock<PerCollector<CollectorId>> = LazyLock::new(|| {
         let permission = |id: CollectorId| {
             let descriptor = id.descriptor();
@@ -129,7 +130,8 @@ struct Load {
     is_last: bool,
 }
 
-/// Returns whether a kind may use another of `slots` slots, if at least one is free, given the `others`.
+/// Returns whether a kind may use another of `slots` slots, given the loads of the `others`. At least one slot must be
+/// free.
 fn admits(own: Load, mut others: impl Iterator<Item = Load> + Clone, slots: usize) -> bool {
     let is_competing = |load: &Load| load.running > 0 || load.is_waiting;
     let competing = others.clone().chain([own]).filter(is_competing).count().max(1);
@@ -152,13 +154,12 @@ fn admits(own: Load, mut others: impl Iterator<Item = Load> + Clone, slots: usiz
         }
 }
 
-/// Returns the maximum number of slots for all optional collectors together, so that other polls do not wait for
-/// optional polls.
+/// Returns the maximum number of slots for all optional collectors together. This limit keeps other polls from waiting
+/// for optional polls.
 fn max_optional(slots: usize) -> usize {
     (slots / OPTIONAL_PART).max(1)
 }
 
-/// Returns the maximum number of slots for one kind.
 fn max_of_one_kind(slots: usize) -> usize {
     slots.saturating_sub(spare(slots)).max(1)
 }
@@ -176,7 +177,7 @@ mod tests {
         admits(loads[kind], others.map(|(_, load)| *load), slots)
     }
 
-    /// A kind of resource: duration of its polls, and time between two of them, in seconds.
+    /// A kind of resource, with the duration and the interval of its polls in seconds.
     struct Kind {
         duration: u64,
         interval: u64,

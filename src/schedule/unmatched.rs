@@ -1,4 +1,4 @@
-//! Configured patterns that match nothing. They are counted, and each is logged once.
+//! Finds configured patterns that match nothing, counts them, and logs each one once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::domain::{CustomerId, DEFAULT_BACKUP_SERVICES, KnownNames, Pattern, Sh
 /// search for the nearest name is slow.
 const MAX_LOGGED: usize = 20;
 
-/// Number of cycles of jobs after which customers without a record are ignored: one more than a short outage lasts.
+/// Number of cycles of `jobs` after which customers without a record are ignored. A short outage affects only one
+/// cycle.
 const MAX_CYCLES: u32 = 2;
 
 /// Ids and organizations of the customers in a list, including customers that the filters exclude.
@@ -26,12 +27,12 @@ pub(super) struct PatternCheck {
     listed: Option<ListedNames>,
     /// The patterns that match nothing; `None` before the first check.
     unmatched: Option<BTreeSet<UnmatchedPattern>>,
-    /// Number of completed cycles of jobs.
+    /// Number of completed cycles of `jobs`.
     jobs_cycles: u32,
 }
 
 impl PatternCheck {
-    /// Returns the number of patterns that match nothing; `None` before the first check.
+    /// Returns the number of patterns that match nothing, or `None` before the first check.
     pub(super) fn unmatched_count(&self) -> Option<usize> {
         self.unmatched.as_ref().map(BTreeSet::len)
     }
@@ -50,7 +51,7 @@ impl PatternCheck {
         }
     }
 
-    /// Replaces the patterns that match nothing, and logs the new patterns.
+    /// Replaces the patterns that match nothing, and logs those that are new.
     fn update(&mut self, unmatched: BTreeSet<UnmatchedPattern>, names: &KnownNames) {
         let logged = self.unmatched.take().unwrap_or_default();
         let new: BTreeSet<_> = unmatched.difference(&logged).collect();
@@ -69,7 +70,7 @@ impl PatternCheck {
     }
 }
 
-/// Returns the customers of a list by id and organization.
+/// Returns the ids and organizations of the customers in a list.
 pub(super) fn listed_names(output: &PollOutput) -> ListedNames {
     let name = |(id, kept): (&CustomerId, &Arc<dyn Record>)| {
         let customer = Customer::of(kept.as_ref())?;
@@ -101,9 +102,9 @@ impl Scheduler {
         self.patterns.update(unmatched, &names);
     }
 
-    /// Adds all modules once they are known: after a cycle of jobs that covered all customers, or after two cycles,
+    /// Adds all modules once they are known: after a cycle of `jobs` that covered all customers, or after two cycles,
     /// because requests for some customers may always fail. With `--shard`, they stay unknown, because other exporters
-    /// poll the rest.
+    /// poll the other customers.
     fn add_modules(&self, names: &mut KnownNames) {
         if self.config.customers.shard != Shard::WHOLE || self.patterns.jobs_cycles == 0 {
             return;
@@ -116,8 +117,8 @@ impl Scheduler {
         }
     }
 
-    /// Returns the patterns for products that match no product. With `--shard`, they are not checked, like the patterns
-    /// for modules.
+    /// Returns the patterns for products that match no product. Like patterns for modules, they are not checked with
+    /// `--shard`.
     fn unmatched_products(&self, names: &mut KnownNames) -> BTreeSet<UnmatchedPattern> {
         let settings = &self.config.settings;
         // The default is not a mistake if the partner has no backup licence.
@@ -143,8 +144,8 @@ impl Scheduler {
         unmatched
     }
 
-    /// Checks the patterns again after a cycle of jobs or licences, because it may be the first with all modules or
-    /// products.
+    /// Checks the patterns again after a cycle of `jobs` or `licenses`, because it may be the first cycle to return all
+    /// modules or products.
     pub(super) fn check_after_cycle(&mut self, collector: CollectorId) {
         if collector == CollectorId::JOBS {
             self.patterns.jobs_cycles = self.patterns.jobs_cycles.saturating_add(1);

@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use crate::collector::{CollectorId, Target};
 use crate::domain::Shard;
 
-/// Filter of a scrape; empty for all series.
+/// Filter for a scrape. An empty filter selects all series.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScrapeFilter {
     /// Only these parts.
     pub parts: Option<BTreeSet<Part>>,
-    /// Only these customers. The partner represents data without a customer.
+    /// Only these customers. The partner represents data that belongs to no customer.
     pub customers: Option<BTreeSet<Target>>,
     /// Only customers of these shards. All shards belong to the same partition. The first shard also contains all data
-    /// without a customer.
+    /// that belongs to no customer.
     pub shards: Option<BTreeSet<Shard>>,
 }
 
@@ -49,8 +49,8 @@ impl ScrapeFilter {
         *self == Self::default()
     }
 
-    /// Returns whether data without a customer is selected: the exporter's own metrics, and the freshness of bulk
-    /// polls.
+    /// Returns whether data that belongs to no customer is selected: the exporter's own metrics, and the freshness of
+    /// bulk polls.
     pub(super) fn has_partner_data(&self) -> bool {
         let names_partner = |customers: &BTreeSet<Target>| customers.contains(&Target::Partner);
         let has_first = |shards: &BTreeSet<Shard>| shards.iter().any(|shard| shard.is_first());
@@ -73,7 +73,8 @@ impl ScrapeFilter {
             .is_some_and(|parts| parts.iter().eq([&Part::Exporter]))
     }
 
-    /// Returns the number of shards in the partition of the selected shards; `None` if no shard is selected.
+    /// Returns the number of shards in the partition to which the selected shards belong, or `None` if no shard is
+    /// selected.
     pub fn shard_count(&self) -> Option<u32> {
         self.shards.as_ref()?.first().map(|shard| shard.count())
     }

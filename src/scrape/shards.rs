@@ -1,5 +1,5 @@
-//! Caches the partition of the customers into shards until the customers change. The cost of a partition grows with the
-//! number of customers times the number of shards, and a thousand shards may be scraped every minute.
+//! Caches the partition of the customers into shards until the customers change. The cost of computing a partition
+//! grows with the number of customers times the number of shards, and a thousand shards may be scraped every minute.
 
 use std::sync::{Arc, Mutex};
 
@@ -34,7 +34,7 @@ impl Partition {
 }
 
 impl ShardCache {
-    /// Returns the customers of the store, divided into this many shards.
+    /// Returns the customers in the store, divided into this many shards.
     pub(super) fn partition(&self, count: u32, store: &Store) -> Partition {
         let mut cached = lock(&self.0);
         let membership = store.membership();

@@ -9,7 +9,7 @@ use crate::collector::{CollectorId, RansomwareSigns, Target, ransomware_signs};
 use crate::domain::{Attributes, CustomerId, PerAttribute, Timestamp};
 use crate::store::{CollectorSnapshot, State, StatusSnapshot};
 
-/// A finding about a customer; the variants are ordered from worst to best. Several can apply to one customer.
+/// A finding about a customer. The variants are ordered from worst to best, and several can apply to one customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CustomerHealth {
     /// A tenant shows signs of ransomware.
@@ -20,7 +20,7 @@ pub enum CustomerHealth {
     Failing,
     /// The backup status is currently unknown.
     Unknown,
-    /// Values of a collector are not fresh.
+    /// The values of a collector are not fresh.
     Outdated,
     /// A first poll has not completed yet.
     Pending,
@@ -53,9 +53,11 @@ pub struct CustomerRow {
     pub organization: Arc<str>,
     /// The attributes that the operator assigned to the customer.
     pub attributes: Arc<Attributes>,
-    /// Signs of ransomware in the customer's tenants, if there are any; the last known signs while polls fail.
+    /// Signs of ransomware in the customer's tenants, if there are any. While polls fail, these are the last known
+    /// signs.
     pub signs: Option<RansomwareSigns>,
-    /// Number of overdue modules. It also increases while data is stale, because restore points are dated facts.
+    /// Number of overdue modules. It can also increase while data is stale, because the age of a restore point is known
+    /// even then.
     pub overdue: usize,
     /// Number of modules that were failing at the last poll.
     pub failing: usize,
@@ -110,8 +112,8 @@ impl CustomerRow {
         row
     }
 
-    /// Adds the latest poll of a collector, unless its result applies to all customers, such as a bulk poll or a
-    /// missing permission.
+    /// Includes a collector's latest poll, unless its result applies to all customers, as with a bulk poll or a missing
+    /// permission.
     fn add_poll(&mut self, collector: &CollectorSnapshot<'_>, target: &Target) {
         let poll = collector.poll_of(target);
         if collector.permitted == Some(false) || poll.is_for_all {
@@ -195,7 +197,7 @@ impl CustomerList {
         self.rows.iter().filter(|row| row.is_known).count()
     }
 
-    /// Returns the values of each attribute that occur among the customers.
+    /// Returns, for each attribute, the values that occur among the customers.
     pub fn attribute_values(&self) -> PerAttribute<BTreeSet<&str>> {
         Attributes::distinct_values(self.rows.iter().map(|row| &*row.attributes))
     }

@@ -7,7 +7,7 @@ use crate::collector::{CollectorId, CollectorSettings, CommonErrors, Context, Ta
 use crate::domain::{CustomerId, JobStatus, ModuleHealth, RunSummary, Timestamp};
 use crate::store::{CollectorSnapshot, PollStatus, StatusSnapshot};
 
-/// The poll of a customer by one collector.
+/// A collector, and its latest poll of a customer.
 pub struct DataSource {
     /// Name of the collector.
     pub name: &'static str,
@@ -17,11 +17,11 @@ pub struct DataSource {
 
 /// Details of one customer.
 pub struct CustomerDetail {
-    /// The row of the customer in the list.
+    /// The customer's row in the list.
     pub row: CustomerRow,
-    /// The enabled collectors.
+    /// The enabled collectors, with their latest polls.
     pub sources: Vec<DataSource>,
-    /// The modules of the customer, worst first.
+    /// The customer's modules, worst first.
     pub modules: Vec<ModuleHealth>,
     /// Time of the poll that returned the modules.
     pub updated: Option<Timestamp>,
@@ -32,7 +32,7 @@ pub struct CustomerDetail {
 }
 
 impl CustomerDetail {
-    /// Returns the details of a customer; `None` if the snapshot does not contain it.
+    /// Returns the details of a customer, or `None` if the snapshot does not contain it.
     pub fn of(
         id: &CustomerId,
         snapshot: &StatusSnapshot,

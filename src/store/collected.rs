@@ -9,7 +9,7 @@ use crate::collector::{CollectorDescriptor, CollectorId, Context, Plan, Rendered
 use crate::domain::{CustomerId, Timestamp};
 use crate::exposition::{Block, RecordView, Table};
 
-/// Blocks of records, or of freshness.
+/// Blocks that contain either records or freshness.
 type Blocks = Vec<Arc<dyn Block>>;
 
 /// Stored data of one collector.
@@ -21,8 +21,8 @@ pub(super) struct CollectorData {
     pub(super) shown_metrics: FreshnessMetrics,
     pub(super) records: CowMap<CustomerId, StoredRecord>,
     pub(super) freshness: CowMap<Target, Freshness>,
-    /// Customers that the last complete list of an optional collector lacked. Their records are removed if the next
-    /// list also lacks them.
+    /// Customers that were missing from the last complete list of an optional collector. Their records are removed if
+    /// they are also missing from the next one.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
     /// Text of the latest failure, shared by targets with the same failure.
     pub(super) last_error: Option<Arc<str>>,
@@ -48,12 +48,12 @@ impl CollectorData {
         self.freshness.contains_key(target)
     }
 
-    /// Returns the number of series about freshness.
+    /// Returns the number of freshness series.
     pub(super) fn freshness_series(&self) -> usize {
         self.shown_metrics.count() * self.freshness.len()
     }
 
-    /// Renders the freshness again, and replaces times after `now` with `now`.
+    /// Renders the freshness series again, and replaces times after `now` with `now`.
     pub(super) fn render_freshness(&mut self, now: Timestamp) {
         for (target, freshness) in self.freshness.iter_mut() {
             let last_success = freshness.last_success.map(|success| success.min(now));
@@ -65,7 +65,7 @@ impl CollectorData {
         }
     }
 
-    /// Returns the records and the freshness of the targets in `only`, or of all targets.
+    /// Returns the records and the freshness of the targets in `only`, or of all targets if it is `None`.
     pub(super) fn blocks(&self, only: Option<&BTreeSet<Target>>) -> (Blocks, Blocks) {
         let Some(only) = only else {
             let mut records = self.records.blocks();
@@ -90,7 +90,7 @@ impl CollectorData {
         (vec![Arc::new(records), Arc::new(held)], vec![Arc::new(freshness)])
     }
 
-    /// Counts the customers by state. Customers that are not polled yet are pending.
+    /// Counts the customers by state. Customers that have not been polled yet are pending.
     pub(super) fn states(&self, customers: &CowMap<CustomerId, impl Clone>, now: Timestamp) -> BTreeMap<State, usize> {
         let mut states = BTreeMap::from(State::ALL.map(|state| (state, 0)));
         let state = |freshness: &Freshness| freshness.state(self.plan.stale_after, now);
@@ -124,9 +124,9 @@ impl CollectorData {
 #[derive(Clone, Debug)]
 pub(super) struct StoredRecord {
     pub(super) rendered: RenderedRecord,
-    /// The time of the poll that returned the rows that are not held.
+    /// Time of the poll that returned all rows except the held rows.
     pub(super) good_at: Timestamp,
-    /// The time of the poll that returned the held rows.
+    /// Time of the poll that returned the held rows.
     pub(super) held_at: Timestamp,
 }
 
@@ -135,7 +135,7 @@ impl StoredRecord {
         self.rendered.samples()
     }
 
-    /// Renders the record again, with other settings or another name.
+    /// Renders the record again, for example with new settings or a new name.
     pub(super) fn render_anew(&mut self, descriptor: &CollectorDescriptor, id: &CustomerId, context: &Context) {
         if let Some((rendered, _)) = descriptor.render(Arc::clone(&self.rendered.record), id, context) {
             self.rendered = rendered;

@@ -1,4 +1,4 @@
-//! Metrics of the store, and their location in a [`Snapshot`](crate::exposition::Snapshot).
+//! Metrics of the store, and their locations in a [`Snapshot`](crate::exposition::Snapshot).
 
 use super::{COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS};
 use crate::collector::{ALL, CollectorId, ids};

@@ -1,15 +1,15 @@
-//! A sorted copy-on-write map. Copies are cheap, so that a scrape can copy the store and release the lock.
+//! A sorted copy-on-write map. Copies are cheap, so a scrape can copy the store and release the lock quickly.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::exposition::Block;
 
-/// Maximum number of entries in a block. A change copies one block, and a copy of the map copies its list of blocks. At
-/// 64, both take about a microsecond with ten thousand entries.
+/// Maximum number of entries in a block. Changing an entry copies one block, and copying the map copies only the list
+/// of blocks. With blocks of 64 entries, each operation takes about a microsecond for a map of ten thousand entries.
 const BLOCK_ENTRIES: usize = 64;
 
-/// A sorted map. It consists of blocks, each of which is shared by copies until it changes.
+/// A sorted map that consists of blocks. Copies share each block until it changes.
 #[derive(Clone, Debug)]
 pub(super) struct CowMap<K, V>(Vec<Arc<Vec<(K, V)>>>);
 
@@ -20,7 +20,6 @@ impl<K, V> Default for CowMap<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
-    /// Returns the number of entries.
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(|block| block.len()).sum()
     }
@@ -49,7 +48,6 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         blocks.map(|(key, value)| (&*key, value))
     }
 
-    /// Returns the value of a key.
     pub(super) fn get(&self, key: &K) -> Option<&V> {
         self.get_key_value(key).map(|(_, value)| value)
     }
@@ -61,7 +59,6 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         block.get(position).map(|(key, value)| (key, value))
     }
 
-    /// Returns the value of a key, mutably.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let at = self.block_of(key);
         let block = self.0.get_mut(at)?;
@@ -69,7 +66,6 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         Arc::make_mut(block).get_mut(position).map(|(_, value)| value)
     }
 
-    /// Returns whether the map contains a key.
     pub(super) fn contains_key(&self, key: &K) -> bool {
         self.get(key).is_some()
     }
@@ -112,7 +108,7 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         Some(value)
     }
 
-    /// Removes the entries for which `keep` is false.
+    /// Removes the entries for which `keep` returns false.
     pub(super) fn retain(&mut self, keep: impl Fn(&K) -> bool) {
         for block in &mut self.0 {
             if !block.iter().all(|(key, _)| keep(key)) {
@@ -122,7 +118,6 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         self.0.retain(|block| !block.is_empty());
     }
 
-    /// Removes all entries.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

@@ -24,7 +24,7 @@ pub const COLLECTOR_LAST_SUCCESS: Metric = Metric::timestamp(
 
 const FRESHNESS_LABELS: &[&str] = &["collector", "customer_id"];
 
-/// The metrics of freshness that are not excluded.
+/// The freshness metrics that are exposed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FreshnessMetrics {
     /// Whether [`COLLECTOR_SUCCESS`] is exposed.
@@ -85,7 +85,7 @@ impl State {
         }
     }
 
-    /// Returns whether the customer should have current values, but polls did not return them.
+    /// Returns whether the customer's values are not current because polls failed or are late.
     pub fn is_outdated(self) -> bool {
         matches!(self, Self::Stale | Self::Failed | Self::Forbidden)
     }
@@ -109,7 +109,7 @@ pub struct LastError {
     pub text: Arc<str>,
     /// End of the poll.
     pub at: Timestamp,
-    /// Whether there was no response, or a response that means that the API is down.
+    /// Whether the error indicates an outage: there was no response, or the response means that the API is down.
     pub is_outage: bool,
 }
 
@@ -121,7 +121,7 @@ pub(super) struct Freshness {
     /// Time of the latest poll if it found that the target lacks the service.
     pub(super) unlicensed_at: Option<Timestamp>,
     pub(super) tables: Arc<[Table]>,
-    /// The error of the latest poll, if it failed since the exporter started.
+    /// The error of the latest poll, if that poll failed after the exporter started.
     pub(super) error: Option<LastError>,
 }
 

@@ -1,4 +1,4 @@
-//! Contents of the store, and their changes.
+//! The store's contents, and the operations that change them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const MIN_MISSING: usize = 3;
 #[derive(Clone, Debug)]
 pub(super) struct StoredCustomer {
     pub(super) organization: Arc<str>,
-    /// Attributes of the customer; `None` if no row matches.
+    /// Attributes of the customer; `None` if no row in the attributes file matches.
     pub(super) attributes: Option<Arc<Attributes>>,
 }
 
@@ -35,18 +35,19 @@ impl StoredCustomer {
     }
 }
 
-/// Contents of the store. Copies share the blocks of its maps and are therefore cheap.
+/// Contents of the store. A copy shares the blocks of the maps with the original, so copying is cheap.
 #[derive(Clone, Debug)]
 pub(super) struct Inner {
     pub(super) customers: CowMap<CustomerId, StoredCustomer>,
     /// Last known names of listed customers that the filters exclude, so that the filters also work if a list lacks
     /// names.
     pub(super) excluded_names: Arc<BTreeMap<CustomerId, Arc<str>>>,
-    /// Customers that the last complete list lacked. They are removed if the next list also lacks them.
+    /// Customers that were missing from the last complete list. They are removed if they are also missing from the next
+    /// one.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
     pub(super) collected: PerCollector<CollectorData>,
     pub(super) excluded: Arc<ExcludedMetrics>,
-    /// Attributes of customers; `None` without a file.
+    /// Table of customer attributes; `None` if there is no attributes file.
     pub(super) attributes: Option<Arc<AttributeTable>>,
     pub(super) series: usize,
     pub(super) series_limit: Option<usize>,
@@ -160,7 +161,8 @@ impl Inner {
             _ if !complete => Vec::new(),
             Target::Customer(id) if !records.contains_key(id) => vec![id.clone()],
             Target::Customer(_) => Vec::new(),
-            // `reconcile` removes a customer after two lists. Until then, its record stays.
+            // `reconcile` removes a customer that is missing from two consecutive lists. Until then, the customer's
+            // record stays.
             Target::Partner if collector == CollectorId::CUSTOMERS => Vec::new(),
             Target::Partner => {
                 let known = collected.records.keys();
@@ -284,7 +286,7 @@ impl Inner {
         }
     }
 
-    /// Removes a customer with all its series.
+    /// Removes a customer and all its series.
     pub(super) fn remove_customer(&mut self, id: &CustomerId) {
         self.membership += 1;
         self.customers.remove(id);

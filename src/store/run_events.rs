@@ -7,11 +7,11 @@ use crate::collector::EndedRun;
 use crate::domain::CustomerId;
 use crate::lock::lock;
 
-/// Maximum number of runs that wait to be logged, for example while the state cannot be saved. Ten thousand customers
-/// complete about this many runs per hour.
+/// Maximum number of runs that wait to be logged, for example while the state cannot be saved. With ten thousand
+/// customers, about this many runs complete per hour.
 const MAX_WAITING: usize = 10_000;
 
-/// A newly completed job run with its customer.
+/// A newly completed job run, and its customer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunEvent {
     /// Id of the customer.

@@ -2,7 +2,8 @@
 //!
 //! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
 //! checksum. A new file is written beside the old one and then renamed, so the state file is always complete. An
-//! embedded database is not needed, because the state has only a few megabytes and can be fetched again in one cycle.
+//! embedded database is not needed, because the state takes only a few megabytes, and can be fetched again in one
+//! cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -25,7 +26,7 @@ use crate::text_file::BYTE_ORDER_MARK;
 /// Version of the format. A file with a higher version is not restored, but set aside.
 const FORMAT: u32 = 1;
 
-/// Maximum length of a line with the record of one customer. API responses have a much lower limit.
+/// Maximum length of a line. A line contains at most the record of one customer.
 const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// Reason why the state could not be restored.
@@ -47,12 +48,12 @@ pub enum Error {
     Newer {
         /// Path of the file.
         path: PathBuf,
-        /// Version of its format.
+        /// Version of the file's format.
         format: u32,
     },
 }
 
-/// A stored record.
+/// A record to save.
 struct SavedRecord {
     collector: &'static str,
     customer: CustomerId,
@@ -113,7 +114,7 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl Store {
-    /// Returns the current state.
+    /// Returns a copy of the current state.
     pub fn saved_state(&self) -> SavedState {
         let inner = lock(&self.inner);
         let mut saved = SavedState {
@@ -144,8 +145,8 @@ impl Store {
         saved
     }
 
-    /// Restores the contents of a state file, for customers that `filter` admits. Records keep their age. A missing
-    /// file is an empty state. Returns the number of restored customers.
+    /// Restores the contents of a state file for the customers that `filter` admits. Records keep their age. A missing
+    /// file counts as an empty state. Returns the number of restored customers.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read completely. In that case, nothing is restored.
@@ -170,7 +171,8 @@ impl Store {
                 } => {
                     let organization: Arc<str> = organization.into();
                     if is_excluded || !filter.admits(&id, &organization) {
-                        // If the customer is admitted now, the first list adds it, with this name if the list has none.
+                        // If the filters admit the customer later, a list adds it, with this name if the list contains
+                        // no name.
                         if !organization.is_empty() {
                             Arc::make_mut(&mut inner.excluded_names).insert(id, organization);
                         }
@@ -188,7 +190,7 @@ impl Store {
                     held_at,
                     record,
                 } => {
-                    // The series use the known spelling of the id.
+                    // Series use the spelling of the id in the customer's own line.
                     let Some((customer, organization)) = organizations.get_key_value(&customer) else {
                         continue;
                     };
@@ -341,7 +343,7 @@ impl<W: Write> ChecksumWriter<BufWriter<W>> {
     }
 }
 
-/// Reads the lines of a state file; `None` if it is missing or empty.
+/// Reads the lines of a state file. Returns `None` if the file is missing or empty.
 ///
 /// # Errors
 /// Returns an error if the file is incomplete or not a state file.

@@ -1,7 +1,7 @@
-//! The state file: its path behind links, whether it may be replaced, and its lock.
+//! Resolves the path of the state file, checks whether the file may be replaced, and locks it.
 //!
 //! The path comes from the configuration and may be wrong. Therefore, only state files are replaced or moved, and only
-//! by one exporter at a time.
+//! one exporter at a time may use a state file.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -20,17 +20,17 @@ use crate::text_file::BYTE_ORDER_MARK;
 /// First bytes of every state file, of any version.
 const BEGINNING: &[u8] = b"{\"state\":";
 
-/// Maximum number of symbolic links that are followed to a file that does not exist yet: the limit of Linux for
+/// Maximum number of symbolic links that are followed if the file does not exist yet. Linux has the same limit for
 /// existing files.
 const MAX_LINKS: usize = 40;
 
-/// Maximum size of a lock file: a process id and a line feed.
+/// Maximum size of a lock file, which contains a process id and a line feed.
 const MAX_PID_BYTES: u64 = 16;
 
 /// Reason why a path cannot be used for the state file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The path leads to something other than a regular file.
+    /// The path refers to something other than a regular file.
     #[error("{} is {kind}; expected a regular file, or a path at which one can be created", path.display())]
     NotRegular {
         /// Path of the state file.
@@ -38,10 +38,10 @@ pub enum Error {
         /// Type of the file.
         kind: &'static str,
     },
-    /// The path leads to a file that is not a state file.
+    /// The file at the path is not a state file.
     #[error("{} is not a state file and was not changed; expected a state file, an empty file, or no file", .0.display())]
     Foreign(PathBuf),
-    /// The path leads nowhere, or to an unreadable file.
+    /// The path is invalid, or its file must not be read.
     #[error("cannot read {}", path.display())]
     Unreachable {
         /// Path of the state file.
@@ -88,11 +88,11 @@ pub(super) fn io_error(path: &Path, problem: &'static str) -> impl FnOnce(io::Er
     move |source| Error::Io { path, problem, source }
 }
 
-/// Checks that a path leads to a state file, to an empty file, or to nothing, without changing it. Returns the file
-/// behind symbolic links.
+/// Checks that the file at a path is a state file, is empty, or does not exist. Does not change the file. Returns its
+/// path, with symbolic links resolved.
 ///
 /// # Errors
-/// Returns an error if the path leads to anything else.
+/// Returns an error if there is anything else at the path.
 pub fn resolve(path: &Path) -> Result<PathBuf, Error> {
     if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(Error::NotRegular {
@@ -116,8 +116,8 @@ pub fn resolve(path: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-/// Opens a regular file for reading; `None` if there is none. Other files are not opened: opening a FIFO blocks, and
-/// opening a device can have side effects.
+/// Opens a regular file for reading. Returns `None` if there is no file. Other types of files are not opened, because
+/// opening a FIFO blocks, and opening a device can have side effects.
 pub(super) fn open(path: &Path) -> Result<Option<File>, Error> {
     let opened = fs::metadata(path).and_then(|metadata| {
         if !metadata.is_file() {
@@ -191,14 +191,14 @@ fn check_beginning(path: &Path, file: File) -> Result<(), Error> {
     }
 }
 
-/// Follows symbolic links to the path at which the file is to be created.
+/// Follows symbolic links to the path at which the file will be created.
 fn follow_links(path: &Path) -> Result<PathBuf, Error> {
     let mut target = path.to_owned();
     for _ in 0..=MAX_LINKS {
         match fs::read_link(&target) {
             Ok(next) => target = parent(&target).join(next),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
-                // The file will be created here. If the directory is missing, its creation fails.
+                // The file will be created here. If the directory is missing, creating the file fails.
                 let directory = fs::canonicalize(parent(&target));
                 let named = directory.ok().zip(target.file_name());
                 return Ok(named.map_or_else(|| target.clone(), |(directory, name)| directory.join(name)));
@@ -209,7 +209,7 @@ fn follow_links(path: &Path) -> Result<PathBuf, Error> {
     Err(unreachable(path, Errno::LOOP.into()))
 }
 
-/// Returns the directory of a file; for a bare name, the working directory.
+/// Returns the directory of a file, which is the working directory for a bare file name.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -224,10 +224,10 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Returns whether a path leads to a file that an exporter may have left there.
+/// Returns whether there is a file at a path that an earlier exporter may have left there.
 ///
 /// # Errors
-/// Returns an error if the path leads to anything else.
+/// Returns an error if there is anything else at the path.
 fn is_left_over(path: &Path) -> Result<bool, Error> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -253,8 +253,8 @@ fn remove_left_over(target: &Path) -> Result<(), Error> {
 /// Suffix of the temporary file.
 const TEMPORARY: &str = ".new";
 
-/// Replaces a file atomically. Only its owner may read it, because it contains the names of all customers. Returns the
-/// new file, locked.
+/// Replaces a file atomically. Only the owner may read the new file, because it contains the names of all customers.
+/// Returns the new file, locked.
 ///
 /// # Errors
 /// Returns an error if a file operation fails. In that case, none of the new content remains.
@@ -272,7 +272,7 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
     let (file, temporary) = temporary.into_parts();
     let file = write(file).map_err(io_error(target, "cannot be written"))?;
     file.sync_all().map_err(io_error(target, "cannot be synced to disk"))?;
-    // No other process has the file yet, so locking fails only if the file system has no locks.
+    // No other process has opened the file yet, so locking fails only if the file system does not support locks.
     let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
     temporary
         .persist(target)
@@ -285,17 +285,17 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
     Ok(file)
 }
 
-/// The state file of a running exporter, locked against others.
+/// The state file of a running exporter, locked against other exporters.
 pub struct StateFile {
     path: PathBuf,
     locks: Mutex<Option<Locks>>,
-    /// Whether the state file is unreadable and not set aside yet.
+    /// Whether the state file is unreadable and has not been set aside yet.
     is_damaged: AtomicBool,
 }
 
 /// Locks of the state file. One is on a file beside it, because each save replaces the state file. The other is on the
 /// state file itself, because it may have several hard links. The kernel releases both when the process ends. A lock is
-/// `None` if the file system has no locks, or the file does not exist yet.
+/// `None` if the file system does not support locks, or if the file does not exist yet.
 struct Locks {
     target: PathBuf,
     _lock: Option<File>,
@@ -307,7 +307,7 @@ impl StateFile {
     /// file system is not an error, because each save tries again.
     ///
     /// # Errors
-    /// Returns an error if the path is unusable, or another exporter has locked it.
+    /// Returns an error if the path is unusable, or if another exporter has locked the file.
     pub fn open(path: PathBuf) -> Result<Self, Error> {
         let file = Self {
             path,
@@ -325,16 +325,16 @@ impl StateFile {
         &self.path
     }
 
-    /// Returns the file that the path leads to now, locked.
+    /// Locks the file at the configured path, and returns its path with symbolic links resolved.
     fn lock_target(&self) -> Result<PathBuf, Error> {
         let target = resolve(&self.path)?;
         let mut locks = lock(&self.locks);
         if locks.as_ref().is_none_or(|locks| locks.target != target) {
-            // The old locks are released first, because the new path may lead to the same file.
+            // The old locks are released first, because the new path may refer to the same file.
             *locks = None;
             let lock = lock_beside(&target)?;
             let state = lock_itself(&target)?;
-            // A file of another program with the name of the temporary file is kept, and the save fails.
+            // If another program's file has the name of the temporary file, it is kept, and saves fail.
             let _ = remove_left_over(&target);
             *locks = Some(Locks {
                 target: target.clone(),
@@ -367,7 +367,7 @@ impl StateFile {
     /// path.
     ///
     /// # Errors
-    /// Returns an error if a file operation fails, or the new path leads to something other than a state file.
+    /// Returns an error if a file operation fails, or if the file at the new path is not a state file.
     pub fn set_aside(&self) -> Result<PathBuf, Error> {
         self.is_damaged.store(true, Ordering::Relaxed);
         let target = self.lock_target()?;
@@ -383,7 +383,7 @@ impl StateFile {
     }
 }
 
-/// Locks the file beside the state; `None` if the file system has no locks.
+/// Locks the file beside the state file. Returns `None` if the file system does not support locks.
 fn lock_beside(target: &Path) -> Result<Option<File>, Error> {
     let path = beside(target, ".lock");
     let failed = |source| io_error(&path, "cannot be locked")(source);
@@ -396,7 +396,7 @@ fn lock_beside(target: &Path) -> Result<Option<File>, Error> {
     }
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
-            // The id is only used in the error message of another process.
+            // The id is used only in the error message of another process.
             let _ = write_pid(&mut file);
             Ok(Some(file))
         }
@@ -423,7 +423,7 @@ fn lock_itself(target: &Path) -> Result<Option<File>, Error> {
     }
 }
 
-/// Returns whether a file system has no locks, or none for files opened read-only.
+/// Returns whether an error means that the file system does not support locks, at least for files opened read-only.
 fn has_no_locks(error: Errno) -> bool {
     const NONE: [Errno; 5] = [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOLCK, Errno::INVAL, Errno::BADF];
     NONE.contains(&error)

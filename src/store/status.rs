@@ -12,8 +12,8 @@ use crate::collector::{CollectorId, PerCollector, Plan, Record, Target};
 use crate::domain::{Attributes, CustomerId, HealthSummary, Timestamp};
 use crate::lock::lock;
 
-/// Maximum length of a stored error: twice the length of the longest error without text from the API. The log contains
-/// the whole error.
+/// Maximum length of a stored error, in characters: twice the length of the longest error without text from the API.
+/// The log contains the whole error.
 const MAX_ERROR_CHARS: usize = 400;
 
 /// The latest poll of a target.
@@ -54,7 +54,7 @@ pub struct Overview {
 pub struct StatusSnapshot {
     customers: CowMap<CustomerId, StoredCustomer>,
     collected: PerCollector<CollectorData>,
-    /// Number of series, including series about freshness.
+    /// Number of series, including the freshness series.
     pub series: usize,
     /// Whether there is an attributes file.
     has_attributes: bool,
@@ -113,18 +113,18 @@ impl StatusSnapshot {
         self.customers.iter().map(|(id, known)| (id, &known.organization))
     }
 
-    /// Returns the name of a customer's organization; `None` if the customer is unknown.
+    /// Returns the name of a customer's organization, or `None` if the customer is unknown.
     pub fn organization(&self, id: &CustomerId) -> Option<&Arc<str>> {
         self.customers.get(id).map(|known| &known.organization)
     }
 
-    /// Returns the attributes of a customer; `None` if no row matches.
+    /// Returns the attributes of a customer, or `None` if no row matches.
     pub fn attributes(&self, id: &CustomerId) -> Option<&Arc<Attributes>> {
         self.customers.get(id)?.attributes.as_ref()
     }
 
-    /// Returns the number of customers without a matching row in the attributes file; `None` if there is no attributes
-    /// file or no customer.
+    /// Returns the number of customers without a matching row in the attributes file, or `None` if there is no
+    /// attributes file or no customer.
     pub fn without_attributes(&self) -> Option<usize> {
         let without = self.customers.values().filter(|known| known.attributes.is_none());
         (self.has_attributes && self.customers.len() > 0).then(|| without.count())
@@ -192,7 +192,7 @@ impl CollectorSnapshot<'_> {
         self.polls().filter_map(|poll| poll.last_success).max()
     }
 
-    /// Returns the earliest time among the last successful polls of all targets; `None` if a target was never polled
+    /// Returns the earliest time among the last successful polls of all targets, or `None` if a target was never polled
     /// successfully.
     pub fn oldest_success(&self) -> Option<Timestamp> {
         let successes: Option<Vec<Timestamp>> = self.polls().map(|poll| poll.last_success).collect();

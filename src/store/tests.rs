@@ -61,14 +61,14 @@ fn tracked(store: &Store) -> usize {
     lock(&store.inner).series
 }
 
-/// Returns a rendered record of the state file.
+/// Restores a record from its JSON in a state file.
 fn restored(collector: CollectorId, record: &serde_json::Value) -> RenderedRecord {
     let json = serde_json::value::to_raw_value(record).unwrap();
     let context = Context::new(at(0), Arc::default(), Arc::default());
     collector.descriptor().restore(&json, &id(0), &context).unwrap()
 }
 
-/// Returns which records of a group are stale in a snapshot.
+/// Returns whether each record in a group of a snapshot is stale.
 fn stale(snapshot: &Snapshot, group: usize) -> Vec<bool> {
     let group = &snapshot.groups[group];
     let shown = group

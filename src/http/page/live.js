@@ -5,9 +5,10 @@
   // A hanging exporter accepts the connection but does not respond.
   const TIMEOUT = 8000;
   const lost = document.getElementById("lost");
-  // Selected text is not replaced, except by the notice that the page is out of date.
+  // Elements are not replaced while text is selected. The notice that the page is out of date is shown anyway.
   const isBusy = () => !getSelection().isCollapsed;
-  // Identifies an element across updates. Links with the same target differ in their text, in which numbers may change.
+  // Identifies an element across updates. Links with the same target differ in their text, but numbers in the text may
+  // change.
   const name = (element) =>
     element.dataset.key ||
     element.id ||
@@ -48,7 +49,7 @@
         if ((response.status === 404 || response.status === 401) && !isBusy()) return location.reload();
         if (!response.ok) throw new Error(response.statusText);
         const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-        // Another page, such as the login page of a proxy, contains no data.
+        // Another page, such as a proxy's login page, contains no data.
         if (!fresh.querySelector("[data-live]")) throw new Error("another page");
         if (!isBusy()) {
           for (const part of document.querySelectorAll("[data-live]")) replace(part, fresh.getElementById(part.id));

@@ -13,7 +13,7 @@ use crate::secret::Secret;
 use crate::settings::{Error, FILE_LIMIT, Field, parse, reject_unknown_keys};
 use crate::text_file;
 
-/// Keys of the format. The keys below `basic_auth_users` are names of users.
+/// Keys that the format allows. The keys below `basic_auth_users` are user names.
 const KEYS: &[&str] = &[
     "tls_server_config.cert_file",
     "tls_server_config.key_file",
@@ -38,8 +38,8 @@ const KEYS: &[&str] = &[
     "rate_limit",
 ];
 
-/// Accepted costs of a bcrypt hash. The minimum of bcrypt is 4. Each step doubles the time: checking a hash of cost 16
-/// takes a few seconds, and with a higher cost, the first scrape could time out.
+/// Accepted costs of a bcrypt hash. The minimum that bcrypt allows is 4. Each step doubles the time of a check. At cost
+/// 16, a check takes a few seconds. At a higher cost, the first scrape could time out.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 
 /// Headers that can be set, with their allowed values. If none are listed, any value is allowed.
@@ -76,7 +76,7 @@ pub(super) struct Tls {
     pub(super) prefer_own_order: bool,
 }
 
-/// Requirements on client certificates.
+/// Requirements for client certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientAuth {
     None,
@@ -103,7 +103,7 @@ impl ClientAuth {
     }
 }
 
-/// PEM, inline or in a file.
+/// PEM text, given inline or in a file.
 #[derive(Debug)]
 pub(super) struct PemSetting {
     pub(super) location: String,
@@ -118,7 +118,6 @@ pub(super) enum PemSource {
 }
 
 impl PemSetting {
-    /// Reads the PEM.
     pub(super) fn read(&self) -> Result<Secret, Error> {
         match &self.source {
             PemSource::Inline(pem) => Ok(pem.clone()),
@@ -147,7 +146,7 @@ impl PemSetting {
 }
 
 impl WebSettings {
-    /// Parses the text of `file`. Paths in it are relative to its directory.
+    /// Parses the text of `file`. Paths in the text are relative to the file's directory.
     pub(super) fn parse(file: &Path, text: &str) -> Result<Self, Error> {
         let document = parse(file, text)?;
         let root = Field::root(&document);
@@ -227,15 +226,15 @@ fn client_auth(field: &Field<'_>) -> Result<ClientAuth, Error> {
         ("RequireAnyClientCert", ClientAuth::RequireAny),
         ("VerifyClientCertIfGiven", ClientAuth::VerifyIfGiven),
         ("RequireAndVerifyClientCert", ClientAuth::RequireAndVerify),
-        // An older name of RequireAnyClientCert. The toolkit still accepts it.
+        // An older name for RequireAnyClientCert, which the toolkit still accepts.
         ("RequireClientCert", ClientAuth::RequireAny),
     ])
 }
 
-/// Returns the requirements on client certificates.
+/// Returns the requirements for client certificates.
 ///
 /// # Errors
-/// Returns an error if the three keys about them contradict each other.
+/// Returns an error if the three keys for client certificates contradict each other.
 fn consistent_client_auth(
     section: &Field<'_>,
     client_auth: Option<ClientAuth>,
@@ -274,8 +273,8 @@ fn client_names(field: &Field<'_>) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// Returns the cipher suites, and the versions that have at least one. As in the toolkit, the suites of TLS 1.3 cannot
-/// be selected.
+/// Returns the cipher suites, and the TLS versions that have at least one suite. As in the toolkit, the TLS 1.3 suites
+/// are fixed.
 fn suites_and_versions(
     section: &Field<'_>,
 ) -> Result<(Vec<SupportedCipherSuite>, Vec<&'static SupportedProtocolVersion>), Error> {
@@ -327,7 +326,8 @@ fn cipher_suites(field: &Field<'_>) -> Result<Vec<SupportedCipherSuite>, Error> 
     let known: Vec<(String, SupportedCipherSuite)> = ring::ALL_CIPHER_SUITES
         .iter()
         .filter_map(|suite| {
-            // The names of TLS 1.3 suites in rustls have another prefix than in the toolkit and the IANA registry.
+            // In rustls, the names of TLS 1.3 suites have a different prefix from those in the toolkit and the IANA
+            // registry.
             let name = suite.suite().as_str()?.replace("TLS13_", "TLS_");
             Some((name, *suite))
         })
@@ -367,7 +367,7 @@ fn http(section: &Field<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
         .collect()
 }
 
-/// Parses a header; `None` if its value is blank, so that the header stays unset.
+/// Parses a header. Returns `None` if its value is blank; the header then stays unset.
 fn header(name: &str, values: &[&str], field: &Field<'_>) -> Result<Option<(HeaderName, HeaderValue)>, Error> {
     let value = field.raw_text()?.trim();
     if value.is_empty() {

@@ -1,4 +1,4 @@
-//! Builds the TLS configuration from the settings and the contents of the PEM settings.
+//! Builds the TLS configuration from the settings and the PEM contents.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl Pem {
     }
 }
 
-/// Returns the configuration of the server.
+/// Returns the server's TLS configuration.
 pub(super) fn server_config(settings: &Tls, pem: &Pem) -> Result<ServerConfig, Error> {
     let provider = Arc::new(CryptoProvider {
         cipher_suites: settings.cipher_suites.clone(),

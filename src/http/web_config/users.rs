@@ -27,7 +27,7 @@ const MAX_CONCURRENT_CHECKS: usize = 2;
 /// scrape timeout of Prometheus, which is ten seconds.
 const CHECK_WAIT: Duration = Duration::from_secs(5);
 
-/// Maximum number of cached passwords: more than an exporter usually has scrapers and users.
+/// Maximum number of cached tags. An exporter usually has fewer scrapers and users.
 const MAX_CACHED_TAGS: usize = 64;
 
 /// Slots for password checks. All configurations share them, so that a reload does not add slots.
@@ -47,21 +47,21 @@ impl CheckSlots {
     }
 }
 
-/// Result of the authentication of a request.
+/// Result of authenticating a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AuthResult {
     /// The request is accepted.
     Accepted,
     /// The name or the password is missing or wrong.
     Rejected,
-    /// Too many password checks are waiting.
+    /// No slot for a password check became free in time.
     Busy,
 }
 
-/// The users and their hashes.
+/// The users and their password hashes.
 pub(super) struct Users {
     hashes: BTreeMap<Vec<u8>, Secret>,
-    /// Random key of the tags. Without the key, tags reveal nothing about names and passwords, so tags can be stored
+    /// Random key for the tags. Without the key, tags reveal nothing about names and passwords, so tags can be stored
     /// and compared without special care.
     key: hmac::Key,
     /// Tags of credentials that were verified, oldest first.
@@ -85,7 +85,7 @@ impl Users {
         })
     }
 
-    /// Returns whether there are no users, so that no password is required.
+    /// Returns whether there are no users, in which case no password is required.
     pub(super) fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
@@ -121,7 +121,7 @@ impl Users {
         }
     }
 
-    /// Returns whether a password matches a hash; `None` if no slot became free.
+    /// Returns whether a password matches a hash, or `None` if no slot became free.
     async fn check(&self, password: Vec<u8>, hash: Secret) -> Option<bool> {
         let slot = Arc::clone(&self.slots.free).acquire_owned();
         let slot = tokio::time::timeout(self.slots.max_wait, slot).await.ok()?.ok()?;

@@ -1,4 +1,4 @@
-//! Tests of restoring state files.
+//! Tests for restoring state files.
 
 use std::fs;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn plans() -> PerCollector<Plan> {
     PerCollector::from_fn(|_| plan)
 }
 
-/// Writes a state file with these lines and an end.
+/// Writes a state file with these lines, followed by an end line.
 fn write_state(path: &Path, mut lines: Vec<u8>) {
     let end = Line::End {
         lines: u64::try_from(lines.split_inclusive(|byte| *byte == b'\n').count()).unwrap(),
@@ -69,7 +69,7 @@ fn customer_is_restored_with_a_normalized_id() {
     assert!(store.succeeded(protected, &Target::Customer(customer)));
 }
 
-/// Returns a store restored from the saved state of another one.
+/// Returns a store that is restored from another store's saved state.
 fn saved_and_restored(store: &Store, now: Timestamp) -> Store {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
@@ -107,7 +107,7 @@ fn missing_service_is_restored_with_its_time() {
     assert_eq!(after.unlicensed_at(ransomware, &target), None);
 }
 
-/// The seeds of the fuzz target contain a record of each collector that can be restored.
+/// The seeds of the fuzz target must contain a restorable record of each collector.
 #[test]
 fn corpus_has_a_record_of_each_collector() {
     for collector in crate::collector::ids() {

@@ -47,7 +47,7 @@ impl Files {
     }
 }
 
-/// Checks the files. Returns whether a new configuration is active, and the error.
+/// Checks the files. Returns whether a new configuration is active, and the last error.
 fn check_files(guard: &Guard) -> (bool, Option<String>) {
     let before = Arc::clone(&lock(&guard.state).active);
     guard.check_files();
