@@ -247,7 +247,7 @@ impl Health {
         }
     }
 
-    /// Creates the counters for failed polls with these reasons, at zero.
+    /// Creates counters at zero for failed polls with these reasons.
     pub fn initialize_failure_counters(&self, endpoint: Endpoint, reasons: impl IntoIterator<Item = &'static str>) {
         for reason in reasons {
             let _ = self.errors.get_or_create(&reason_labels(endpoint, reason));
@@ -260,7 +260,7 @@ impl Health {
         self.beat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Returns whether the poll loop is running. Returns `false` if it has stalled.
+    /// Returns whether the poll loop is running, rather than stalled.
     pub fn is_alive(&self) -> bool {
         self.silence() < HEARTBEAT_LIMIT
     }

@@ -86,7 +86,7 @@ pub fn routes(site: Site) -> Router {
     router.with_state(Arc::new(site))
 }
 
-/// Returns the routes whose paths do not depend on flags.
+/// Returns the routes whose paths, apart from the prefix, do not depend on flags.
 fn fixed_routes() -> Vec<(&'static str, MethodRouter<Arc<Site>>)> {
     // The target is relative, so that the redirect also works behind a proxy that strips a prefix.
     let redirect = |target: &'static str| get(move || async move { Redirect::permanent(target) });

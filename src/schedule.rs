@@ -84,7 +84,7 @@ pub struct ScheduleConfig {
     pub run_events: bool,
 }
 
-/// Condition on which the loop ends.
+/// Condition that ends the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// The loop is stopped.
@@ -101,7 +101,7 @@ pub struct Scheduler {
     status: SharedScheduleStatus,
     clocks: Clocks,
     queue: Queue,
-    /// Targets that were queued as due immediately and have not been polled yet.
+    /// Targets that were due immediately when they were queued, and have not been polled yet.
     unpolled: HashSet<(CollectorId, Target)>,
     polls: JoinSet<Outcome>,
     running: RunningPolls,
@@ -195,8 +195,8 @@ impl Scheduler {
         now
     }
 
-    /// Brings forward the customer list and failed polls when tokens can be requested again. This happens once per
-    /// pause, because the next token request ends the pause.
+    /// Brings forward polls of the customer list and failed polls when tokens can be requested again. This happens once
+    /// per pause, because the next token request ends the pause.
     fn handle_token_recovery(&mut self) {
         let may_request_token = self.config.client.transport().tokens().may_have_recovered();
         if may_request_token && !self.may_request_token {

@@ -349,7 +349,7 @@ pub struct ExporterMetrics {
 pub struct Stored {
     /// Value of [`Store::generation`].
     pub generation: u64,
-    /// Time until which the rendered text stays the same while the store is unchanged; `None` if it always does.
+    /// Time until which the rendered text is valid, unless the store changes earlier. `None` if there is no such time.
     pub valid_until: Option<Timestamp>,
     renderer: Renderer,
 }

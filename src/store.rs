@@ -51,8 +51,8 @@ pub struct Reconciled {
     pub renamed: Vec<CustomerId>,
 }
 
-/// A list lacks so many customers that it is probably wrong. These customers are removed if the next list also lacks
-/// them.
+/// So many customers are missing from a list that it is probably wrong. They are removed if they are also missing from
+/// the next list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{missing} of {known} customers are missing from the list; they are removed if the next list confirms it")]
 pub struct Shrunk {
@@ -210,8 +210,8 @@ impl Store {
 
     /// Replaces the records of `target` with the records from a poll at `now`. Records of unknown customers are
     /// dropped. A complete bulk response also removes the records that are missing from it. For an optional collector,
-    /// a record must be missing from two consecutive responses. For the customer list, [`Store::reconcile`] removes the
-    /// records instead.
+    /// a record must be missing from two consecutive complete responses. For the customer list, [`Store::reconcile`]
+    /// removes the records instead.
     ///
     /// # Errors
     /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.
@@ -256,7 +256,7 @@ impl Store {
         self.record_attempt(collector, target, Attempt::Forbidden);
     }
 
-    /// Records that a target lacks the service that a collector reads. Data stays until it expires.
+    /// Records that a target lacks the service that a collector reads. Existing data is kept until it expires.
     pub fn mark_unlicensed(&self, collector: CollectorId, target: &Target, now: Timestamp) {
         self.record_attempt(collector, target, Attempt::Unlicensed);
         let mut inner = lock(&self.inner);

@@ -9,8 +9,8 @@ const MAX_DEPTH: usize = 64;
 /// Length of an escaped UTF-16 code unit, such as `\ud83d`.
 const ESCAPE_BYTES: usize = 6;
 
-/// Returns the JSON of a body without its byte order mark and surrounding white space. Lone surrogates are replaced
-/// with U+FFFD, so that they do not make the parser reject a row.
+/// Returns the JSON of a body without its byte order mark and surrounding white space. Replaces lone surrogates with
+/// U+FFFD, because the parser would reject a row that contains them.
 ///
 /// # Errors
 /// Returns an error if the JSON is nested too deeply. The parser does not check the depth of members that it skips.

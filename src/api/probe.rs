@@ -1,4 +1,4 @@
-//! Probes a host without sending credentials: name resolution, reachability, certificate and clock.
+//! Checks a host's name resolution, reachability, certificate and clock, without sending credentials.
 
 use rustls::pki_types::CertificateDer;
 use std::time::{Duration, Instant};

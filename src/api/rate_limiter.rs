@@ -247,8 +247,8 @@ impl RateLimiter {
         self.tokens = self.tokens.min(1.0);
     }
 
-    /// Returns a rate limiter with these limits, for a reload. It keeps the pause and the failures of this rate
-    /// limiter. If the limits are the same, it also keeps the rate; otherwise, its rate starts at the new maximum.
+    /// Returns a rate limiter with these limits, for a reload. The new rate limiter keeps the pause and the failures of
+    /// the old one. If the limits are the same, it also keeps the rate; otherwise, its rate starts at the new maximum.
     /// Requests in flight are not counted.
     #[must_use]
     pub fn with_limits(&self, limits: RequestLimits) -> Self {
@@ -280,7 +280,7 @@ impl RateLimiter {
             .record_failure(resource.path, now, random);
     }
 
-    /// Reports the end of an admitted request: after its outcome, or after it was cancelled without an outcome.
+    /// Reports that an admitted request has ended, either after its outcome or because it was cancelled without one.
     pub fn finished(&mut self, resource: Resource) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let state = self.endpoint_state(resource);
@@ -340,8 +340,8 @@ impl RateLimiter {
     }
 }
 
-/// Returns the delay before a retry, after `attempt` earlier retries. It is random, up to a maximum that doubles with
-/// each retry, so that clients that failed together do not retry together ("full jitter").
+/// Returns the delay before a retry, after `attempt` earlier retries. The delay is random, up to a maximum that doubles
+/// with each retry. Clients that failed together therefore do not retry together ("full jitter").
 pub fn backoff(attempt: u32, random: f64) -> Duration {
     doubled(BACKOFF_BASE, attempt)
         .min(BACKOFF_CAP)

@@ -261,7 +261,8 @@ impl Transport {
 
     async fn attempt(&self, call: &Call, token: &str, request_id: &mut Option<RequestId>) -> Outcome {
         let timeout = self.0.settings.timeout;
-        // The HTTP client's timeout does not apply while no body is being read. This timeout covers the whole attempt.
+        // The HTTP client's timeout does not apply while the response body is not being read. This timeout covers the
+        // whole attempt.
         match tokio::time::timeout(timeout, self.exchange(call, token, request_id)).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failed(None, Error::Timeout(timeout)),

@@ -139,7 +139,7 @@ impl<'a> Row<'a> {
         self.parse(names, domain::duration)
     }
 
-    /// Parses the time of the daily scan, or a value that means that there is none.
+    /// Parses the time of the daily scan, or a value that means that there is no daily scan.
     pub fn daily_scan(&self, names: Names) -> Option<DailyScan> {
         self.parse(names, domain::daily_time)
     }

@@ -19,7 +19,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// fail, because the last descriptor is repeatedly freed and reused.
 const RECOVERY_TIME: Duration = Duration::from_secs(1);
 
-/// Accepts connections, and logs failures with a rate limit.
+/// Accepts connections, and logs failures at a limited rate.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     began: Instant,

@@ -31,7 +31,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// the kernel.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Maximum time during which a client may stop reading its response, because it still occupies one of
+/// Maximum time for which a client may stop reading its response. Meanwhile, it still occupies one of
 /// [`MAX_CONNECTIONS`]. Slow clients that read continuously are not affected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 

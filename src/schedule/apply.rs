@@ -37,7 +37,7 @@ impl Scheduler {
         if self.lists_per_customer() {
             let configured = self.config.fallback_ids.iter();
             let configured: BTreeMap<_, _> = configured.map(|id| (id.clone(), self.store.organization(id))).collect();
-            // The configuration is not a complete list, so customers that it lacks are not removed.
+            // The configuration is not a complete list, so customers that are missing from it are not removed.
             let (_, _) = self.store.reconcile(&configured, false);
         } else {
             // The customer list is polled immediately, even if the state file contains an earlier poll, because all

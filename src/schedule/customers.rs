@@ -175,8 +175,8 @@ impl Scheduler {
         }
     }
 
-    /// Queues new customers as due immediately, and repeats bulk polls, because their lists may include the new
-    /// customers.
+    /// Queues new customers so that they are due immediately, and repeats bulk polls, because their lists may include
+    /// the new customers.
     fn add_customers(&mut self, added: Vec<CustomerId>) {
         if added.is_empty() {
             return;
@@ -201,9 +201,9 @@ impl Scheduler {
         self.unpolled.retain(|(_, target)| !removed.contains(target));
     }
 
-    /// Queues a customer for all collectors that poll per customer: as due immediately or, if the state file contains a
-    /// poll, one interval after that poll. If the name of a customer configured by id is unknown, only the customer
-    /// itself is queued, because its name may exclude it.
+    /// Queues a customer for all collectors that poll per customer. The polls are due immediately or, if the state file
+    /// contains a poll, one interval after that poll. If the name of a customer configured by id is unknown, only the
+    /// customer itself is queued, because its name may exclude it.
     pub(super) fn queue_customer(&mut self, id: &CustomerId, now: MonotonicTime) {
         let target = Target::Customer(id.clone());
         let may_be_excluded = self.lists_per_customer() && self.store.record(CollectorId::CUSTOMERS, id).is_none();

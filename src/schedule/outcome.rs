@@ -16,7 +16,7 @@ use crate::domain::{CustomerId, TenantId};
 use crate::error_chain::error_chain;
 use crate::store::RunEvent;
 
-/// Delay before the customer list is polled again after a list that lacks too many customers. The delay is short,
+/// Delay before the customer list is polled again if too many customers are missing from it. The delay is short,
 /// because until then it is unknown which customers exist.
 const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 

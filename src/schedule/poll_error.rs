@@ -1,4 +1,4 @@
-//! Errors of polls.
+//! Errors that a poll can return.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ pub enum PollError {
     /// The API returned no complete response.
     #[error(transparent)]
     Api(#[from] Failure),
-    /// The customer list lacks too many customers.
+    /// Too many customers are missing from the customer list.
     #[error(transparent)]
     Shrunk(#[from] Shrunk),
     /// The response to a request for one customer is about another customer.
     #[error("the response is not about the requested customer")]
     WrongCustomer,
-    /// A complete customer list lacks a customer that is configured by id.
+    /// A customer that is configured by id is missing from a complete customer list.
     #[error("the customer is not listed")]
     NotListed,
     /// The response to an optional collector is empty, although the store has data for the target.

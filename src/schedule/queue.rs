@@ -43,7 +43,7 @@ pub struct LatenessLimit {
 
 impl LatenessLimit {
     /// Returns a limit of one interval, so that targets wait at most two intervals if the request rate allows it. The
-    /// limit for quiet targets is shorter if their values would be stale by then.
+    /// limit for quiet targets is shorter if their values would otherwise become stale.
     pub fn new(interval: Duration, stale_after: Duration) -> Self {
         Self {
             interval,

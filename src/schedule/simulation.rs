@@ -57,7 +57,7 @@ impl SimulatedBackups {
 }
 
 struct Outcome {
-    /// Delay between each failure and the poll of jobs that detected it.
+    /// Delay between each failure and the `jobs` poll that detected it.
     detection_delays: Vec<Duration>,
     /// Longest time between two polls of one customer's jobs.
     longest_gap: Duration,

@@ -22,7 +22,7 @@ pub enum CustomerHealth {
     Unknown,
     /// The values of a collector are not fresh.
     Outdated,
-    /// A first poll has not completed yet.
+    /// A collector's first poll has not completed yet.
     Pending,
     /// No module has both an objective and a completed run, for example because no module is listed.
     NotAssessed,
@@ -65,7 +65,7 @@ pub struct CustomerRow {
     pub outdated: usize,
     /// Whether the backup status is currently known.
     pub is_known: bool,
-    /// Whether a first poll has not completed yet.
+    /// Whether any collector's first poll has not completed yet.
     pub is_pending: bool,
     /// Time at which the first module became or becomes overdue.
     first_deadline: Option<Timestamp>,

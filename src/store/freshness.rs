@@ -85,7 +85,7 @@ impl State {
         }
     }
 
-    /// Returns whether the customer's values are not current because polls failed or are late.
+    /// Returns whether the latest poll failed or was denied, or the last successful poll is too old.
     pub fn is_outdated(self) -> bool {
         matches!(self, Self::Stale | Self::Failed | Self::Forbidden)
     }

@@ -11,7 +11,8 @@ use crate::collector::{CollectorId, CollectorSettings, Context, PerCollector, Pl
 use crate::domain::{AttributeTable, Attributes, CustomerId, Timestamp};
 use crate::exposition::ExcludedMetrics;
 
-/// Fraction of the known customers that a list may lack. A list that lacks more is probably wrong.
+/// Maximum fraction of the known customers that may be missing from a list. If more are missing, the list is probably
+/// wrong.
 const MAX_MISSING_FRACTION: f64 = 0.1;
 
 /// Minimum number of missing customers to which the fraction applies. A partner with few customers may lose one or two.
@@ -39,8 +40,8 @@ impl StoredCustomer {
 #[derive(Clone, Debug)]
 pub(super) struct Inner {
     pub(super) customers: CowMap<CustomerId, StoredCustomer>,
-    /// Last known names of listed customers that the filters exclude, so that the filters also work if a list lacks
-    /// names.
+    /// Last known names of listed customers that the filters exclude, so that the filters also work if a list contains
+    /// no names.
     pub(super) excluded_names: Arc<BTreeMap<CustomerId, Arc<str>>>,
     /// Customers that were missing from the last complete list. They are removed if they are also missing from the next
     /// one.

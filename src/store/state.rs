@@ -80,7 +80,7 @@ enum Line {
     Customer {
         id: CustomerId,
         organization: String,
-        /// Whether the filters excluded the customer. Older files lack excluded customers.
+        /// Whether the filters excluded the customer. Older files do not contain excluded customers.
         #[serde(rename = "left_out", default, skip_serializing_if = "is_false")]
         is_excluded: bool,
     },
@@ -171,8 +171,8 @@ impl Store {
                 } => {
                     let organization: Arc<str> = organization.into();
                     if is_excluded || !filter.admits(&id, &organization) {
-                        // If the filters admit the customer later, a list adds it, with this name if the list contains
-                        // no name.
+                        // If the filters admit the customer, the next list adds it, with this name if the list contains
+                        // none.
                         if !organization.is_empty() {
                             Arc::make_mut(&mut inner.excluded_names).insert(id, organization);
                         }

@@ -41,7 +41,7 @@ pub enum Error {
     /// The file at the path is not a state file.
     #[error("{} is not a state file and was not changed; expected a state file, an empty file, or no file", .0.display())]
     Foreign(PathBuf),
-    /// The path is invalid, or its file must not be read.
+    /// The path is invalid, or access is denied.
     #[error("cannot read {}", path.display())]
     Unreachable {
         /// Path of the state file.
@@ -224,7 +224,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Returns whether there is a file at a path that an earlier exporter may have left there.
+/// Returns whether there is a file at a path. The file must look like one that an exporter left behind.
 ///
 /// # Errors
 /// Returns an error if there is anything else at the path.

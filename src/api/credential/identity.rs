@@ -279,7 +279,8 @@ fn is_archive(content: &[u8]) -> bool {
 
 fn archive_error(error: ArchiveError, source: &Source) -> CredentialError {
     match error {
-        // A wrong password does not match the archive's MAC. If there is no MAC, the decrypted padding is invalid.
+        // With a wrong password, the archive's MAC does not match. If there is no MAC, the decrypted padding is
+        // invalid.
         ArchiveError::MacError(_) | ArchiveError::Pkcs5Error(_) | ArchiveError::UnpadError => {
             source.password_error(&source.file)
         }

@@ -65,7 +65,7 @@ impl Client {
 }
 
 impl ChainedPages<'_> {
-    /// Fetches the next page and returns its rows; `None` after the last page.
+    /// Fetches the next page and returns its rows. Returns `None` after the last page.
     ///
     /// # Errors
     /// Returns the first error, or [`Error::Incomplete`] if a page is repeated or the number of rows differs from the
