@@ -27,11 +27,10 @@ use crate::collector::{
     CollectorId, Context, Customer, PerCollector, Plan, PollOutput, Record, RecordSource, RenderedRecord, Target,
     TargetKind, ids,
 };
-use crate::config::Config;
+use crate::config::{Config, ProxyUrl};
 use crate::domain::{self, CustomerId, KnownNames, Timestamp, UnmatchedPattern, counted};
 use crate::schedule::{ScheduleConfig, UNLICENSED_RECHECK};
 use advice::{error_text, explain, remedy};
-use hosts::without_credentials;
 use observer::{CheckObserver, within};
 pub use offline::check_offline;
 pub use report::Report;
@@ -140,11 +139,7 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
         report: Report {
             api: config.api.base_url.to_string(),
             token_url: config.api.token_url.to_string(),
-            proxy: config
-                .api
-                .proxy_url
-                .as_ref()
-                .map(|proxy| without_credentials(proxy.expose())),
+            proxy: config.api.proxy_url.as_ref().map(ProxyUrl::without_credentials),
             requests_per_second: config.api.requests_per_second,
             ..Report::default()
         },

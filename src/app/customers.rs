@@ -52,13 +52,9 @@ impl CustomerListing {
         // Writing to memory cannot fail, and all rows have the same length.
         let _ = writer.write_record(COLUMNS);
         for [id, organization, country, attributes @ .., modules] in &self.0 {
-            let escaped = [organization, country].map(|text| escape_formula(text));
-            let cells = [id.as_str()].into_iter().chain(escaped.iter().map(String::as_str));
-            let _ = writer.write_record(
-                cells
-                    .chain(attributes.iter().map(String::as_str))
-                    .chain([modules.as_str()]),
-            );
+            let [organization, country] = [organization, country].map(|text| escape_formula(text));
+            let cells = [id, &organization, &country].into_iter().chain(attributes);
+            let _ = writer.write_record(cells.chain([modules]));
         }
         let text = writer.into_inner().unwrap_or_default();
         String::from_utf8(text).unwrap_or_default()

@@ -38,51 +38,40 @@ pub struct Api {
     pub v1_base_path: String,
 }
 
-/// An AvePoint environment. The URLs are from the vendor's documentation on authentication.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Environment {
-    /// The worldwide service.
-    #[default]
-    Commercial,
-    /// The service for the US government.
-    UsGov,
-    /// The environment that the vendor calls AOS 2.
-    Aos2,
-    /// The FedRAMP service.
-    Fedramp,
+/// An AvePoint environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Environment {
+    /// Name in the configuration.
+    pub word: &'static str,
+    /// The published URL of the token endpoint.
+    pub token_url: &'static str,
+    /// The published URL of the API.
+    pub base_url: &'static str,
 }
 
-impl Environment {
-    /// Returns the environment's name in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Commercial => "commercial",
-            Self::UsGov => "us-gov",
-            Self::Aos2 => "aos2",
-            Self::Fedramp => "fedramp",
-        }
-    }
-
-    /// Returns the published URL of the token endpoint.
-    pub const fn token_url(self) -> &'static str {
-        match self {
-            Self::Commercial => "https://identity.avepointonlineservices.com/connect/token",
-            Self::UsGov => "https://identity-gov.avepointonlineservices.com/connect/token",
-            Self::Aos2 => "https://identity-aos2.avepointonlineservices.com/connect/token",
-            Self::Fedramp => "https://identity.online15.net/connect/token",
-        }
-    }
-
-    /// Returns the published URL of the API.
-    pub const fn base_url(self) -> &'static str {
-        match self {
-            Self::Commercial => "https://graph.avepointonlineservices.com",
-            Self::UsGov => "https://graph-gov.avepointonlineservices.com",
-            Self::Aos2 => "https://graph-aos2.avepointonlineservices.com",
-            Self::Fedramp => "https://graphusgovapi.online15.net",
-        }
-    }
-}
+/// All environments. The URLs are from the vendor's documentation on authentication.
+pub(super) const ENVIRONMENTS: [Environment; 4] = [
+    Environment {
+        word: "commercial",
+        token_url: "https://identity.avepointonlineservices.com/connect/token",
+        base_url: "https://graph.avepointonlineservices.com",
+    },
+    Environment {
+        word: "us-gov",
+        token_url: "https://identity-gov.avepointonlineservices.com/connect/token",
+        base_url: "https://graph-gov.avepointonlineservices.com",
+    },
+    Environment {
+        word: "aos2",
+        token_url: "https://identity-aos2.avepointonlineservices.com/connect/token",
+        base_url: "https://graph-aos2.avepointonlineservices.com",
+    },
+    Environment {
+        word: "fedramp",
+        token_url: "https://identity.online15.net/connect/token",
+        base_url: "https://graphusgovapi.online15.net",
+    },
+];
 
 /// The URL of a proxy. It may contain credentials, so its `Debug` output shows only the scheme, host and port.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,16 +82,16 @@ impl ProxyUrl {
     pub fn expose(&self) -> &Url {
         &self.0
     }
+
+    /// Returns scheme, host and port.
+    pub fn without_credentials(&self) -> String {
+        self.0.origin().ascii_serialization()
+    }
 }
 
 impl fmt::Debug for ProxyUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = self.0.host_str().unwrap_or_default();
-        write!(formatter, "ProxyUrl({}://{host}", self.0.scheme())?;
-        if let Some(port) = self.0.port() {
-            write!(formatter, ":{port}")?;
-        }
-        formatter.write_str(")")
+        write!(formatter, "ProxyUrl({})", self.without_credentials())
     }
 }
 
@@ -112,7 +101,7 @@ pub(super) fn read_version(layers: &Layers) -> Result<GenerationChoice, Error> {
 
 impl Api {
     pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
-        let environments = ENVIRONMENTS.map(|known| (known.as_str(), known));
+        let environments = ENVIRONMENTS.map(|known| (known.word, known));
         let environment = layers.read_required("api.environment", |field| field.choice(&environments))?;
         Ok(Self {
             version: read_version(layers)?,
@@ -127,18 +116,11 @@ impl Api {
                 .read_required("api.max_concurrency", |field| field.whole_number(1..=MAX_CONCURRENCY))?,
             gigabyte: layers.read_required("api.gigabyte", |field| field.choice(&GIGABYTES))?,
             v1_base_path: layers.read_required("api.v1_base_path", read_base_path)?,
-            token_url: endpoint(layers, "api.token_url", environment.token_url())?,
-            base_url: endpoint(layers, "api.base_url", environment.base_url())?,
+            token_url: endpoint(layers, "api.token_url", environment.token_url)?,
+            base_url: endpoint(layers, "api.base_url", environment.base_url)?,
         })
     }
 }
-
-pub(super) const ENVIRONMENTS: [Environment; 4] = [
-    Environment::Commercial,
-    Environment::UsGov,
-    Environment::Aos2,
-    Environment::Fedramp,
-];
 
 pub(super) const VERSIONS: [(&str, GenerationChoice); 3] = [
     ("v1", GenerationChoice::Fixed(Generation::V1)),
@@ -231,14 +213,10 @@ fn read_base_path(field: &Field<'_>) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::{from_file, message};
+    use crate::config::tests::{config_with, from_file, message};
 
     fn api(lines: &str) -> Api {
-        from_file(&format!(
-            "auth: {{client_id: demo, client_secret: demo-secret}}\napi:\n{lines}"
-        ))
-        .unwrap()
-        .api
+        config_with(&format!("api:\n{lines}")).api
     }
 
     #[test]
@@ -302,9 +280,9 @@ mod tests {
 
     #[test]
     fn debug_output_of_a_proxy_has_no_credentials() {
-        let proxy = api("  proxy_url: http://me:hunter2@proxy.example.com:3128\n")
-            .proxy_url
-            .unwrap();
+        let proxy = api("  proxy_url: http://me:hunter2@proxy.example.com:3128/x\n");
+        let proxy = proxy.proxy_url.unwrap();
+        assert_eq!(proxy.without_credentials(), "http://proxy.example.com:3128");
         assert_eq!(format!("{proxy:?}"), "ProxyUrl(http://proxy.example.com:3128)");
         assert_eq!(proxy.expose().password(), Some("hunter2"));
     }

@@ -139,13 +139,10 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::config::tests::{from_file, message};
+    use crate::config::tests::{config_with, from_file, message};
 
     fn config(collectors: &str) -> Config {
-        from_file(&format!(
-            "auth: {{client_id: demo, client_secret: x}}\ncollectors: {collectors}"
-        ))
-        .unwrap()
+        config_with(&format!("collectors: {collectors}"))
     }
 
     #[test]

@@ -67,10 +67,8 @@ fn read_objective_or_exempt(field: &Field<'_>) -> Result<Option<Duration>, Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::{from_both, from_file, message};
+    use crate::config::tests::{CREDENTIALS, config_with, from_both, from_file, message};
     use crate::domain::ModuleName;
-
-    const CREDENTIALS: &str = "auth: {client_id: demo, client_secret: x}";
 
     fn name<'a>(customer_id: &'a str, organization: &'a str, service: &'a str, module: &'a str) -> ModuleName<'a> {
         ModuleName {
@@ -94,18 +92,17 @@ mod tests {
 
     #[test]
     fn first_matching_override_applies() {
-        let rpo = from_file(&format!(
-            "{CREDENTIALS}
+        let rpo = config_with(
+            "
 rpo:
   default: 30h
   overrides:
-    - {{customer: 'Contoso*', module: 303, rpo: 4h}}
-    - {{customer: 'Contoso*', service: Microsoft 365, rpo: none}}
-    - {{customer: c-1, rpo: 8h}}
-    - {{module: 'Power *', customer: ~, rpo: 48h}}
-"
-        ))
-        .unwrap()
+    - {customer: 'Contoso*', module: 303, rpo: 4h}
+    - {customer: 'Contoso*', service: Microsoft 365, rpo: none}
+    - {customer: c-1, rpo: 8h}
+    - {module: 'Power *', customer: ~, rpo: 48h}
+",
+        )
         .rpo;
         let objective =
             |id, organization, service, module| objective_of(&rpo, &name(id, organization, service, module));
@@ -195,11 +192,7 @@ rpo:
 
     #[test]
     fn overrides_match_scopes_and_abandoned_after_is_set() {
-        let rpo = from_file(&format!(
-            "{CREDENTIALS}\nrpo: {{abandoned_after: 30days, overrides: [{{scope: 'Test *', rpo: none}}]}}"
-        ))
-        .unwrap()
-        .rpo;
+        let rpo = config_with("rpo: {abandoned_after: 30days, overrides: [{scope: 'Test *', rpo: none}]}").rpo;
         assert_eq!(rpo.abandoned_after, Duration::from_secs(30 * 86_400));
         let of_scope = |scope| ModuleName {
             scope: Some(scope),
@@ -219,15 +212,14 @@ rpo:
 
     #[test]
     fn override_applies_through_its_last_day_in_utc() {
-        let rpo = from_file(&format!(
-            "{CREDENTIALS}
+        let rpo = config_with(
+            "
 rpo:
   overrides:
-    - {{customer: c-1, rpo: none, until: 1970-01-02, reason: ' Let go, ticket 7 '}}
-    - {{tier: gold, region: 'em*', team: a, rpo: 4h, until: '1970-01-01T02:00:00+01:00'}}
-"
-        ))
-        .unwrap()
+    - {customer: c-1, rpo: none, until: 1970-01-02, reason: ' Let go, ticket 7 '}
+    - {tier: gold, region: 'em*', team: a, rpo: 4h, until: '1970-01-01T02:00:00+01:00'}
+",
+        )
         .rpo;
         let at = Timestamp::from_unix_seconds;
         let [first, second] = &rpo.overrides[..] else { panic!() };

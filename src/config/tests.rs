@@ -9,7 +9,7 @@ use self::samples::samples;
 use super::*;
 use crate::collector::{CollectorId, ids};
 
-const CREDENTIALS: &str = "auth: {client_id: demo, client_secret: demo-secret}\n";
+pub(crate) const CREDENTIALS: &str = "auth: {client_id: demo, client_secret: demo-secret}\n";
 
 pub(crate) fn message<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     let text = result.unwrap_err().to_string();
@@ -19,6 +19,11 @@ pub(crate) fn message<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 
 pub(crate) fn from_file(yaml: &str) -> Result<Config, Error> {
     from_both(yaml, &[])
+}
+
+/// Loads a file that also contains credentials.
+pub(crate) fn config_with(yaml: &str) -> Config {
+    from_file(&format!("{CREDENTIALS}{yaml}")).unwrap()
 }
 
 pub(crate) fn from_environment(variables: &[(&str, &str)]) -> Result<Config, Error> {
@@ -106,7 +111,7 @@ fn keys_take_effect_from_the_environment() {
 
 #[test]
 fn empty_file_has_the_defaults() {
-    let empty = from_file(CREDENTIALS).unwrap();
+    let empty = config_with("");
     let mut all = vec![
         ("ELEMENTS_AUTH__CLIENT_ID", "demo"),
         ("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret"),
@@ -141,17 +146,13 @@ fn environment_overrides_the_file() {
 #[test]
 fn key_with_an_empty_value_is_not_set() {
     let yaml = format!("---\n{CREDENTIALS}api:\ncollectors:\n  jobs:\nmetrics:\n  series_limit:\nrpo: ~\n");
-    assert_eq!(from_file(&yaml).unwrap(), from_file(CREDENTIALS).unwrap());
+    assert_eq!(from_file(&yaml).unwrap(), config_with(""));
     let variables = [
         ("ELEMENTS_AUTH__CLIENT_ID", "demo"),
         ("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret"),
     ];
     for yaml in ["", "# api:\n", "---\n# api:\n", "{}"] {
-        assert_eq!(
-            from_both(yaml, &variables).unwrap(),
-            from_file(CREDENTIALS).unwrap(),
-            "{yaml:?}"
-        );
+        assert_eq!(from_both(yaml, &variables).unwrap(), config_with(""), "{yaml:?}");
     }
 }
 
@@ -220,10 +221,7 @@ fn unknown_variables_are_rejected_unless_kubernetes_sets_them() {
         ("ELEMENTS_EXPORTER_SERVICE_HOST", "10.0.0.1"),
         ("ELEMENTS_EXPORTER_PORT_10027_TCP_ADDR", "10.0.0.1"),
     ];
-    assert_eq!(
-        from_both(CREDENTIALS, &injected).unwrap(),
-        from_file(CREDENTIALS).unwrap()
-    );
+    assert_eq!(from_both(CREDENTIALS, &injected).unwrap(), config_with(""));
 }
 
 #[cfg(unix)]
@@ -343,7 +341,7 @@ fn file_is_loaded() {
     let path = directory.path().join("elements.yml");
     for byte_order_mark in ["", "\u{feff}"] {
         std::fs::write(&path, format!("{byte_order_mark}{CREDENTIALS}")).unwrap();
-        assert_eq!(load(Some(&path), []).unwrap(), from_file(CREDENTIALS).unwrap());
+        assert_eq!(load(Some(&path), []).unwrap(), config_with(""));
     }
 }
 
@@ -427,7 +425,7 @@ fn v3_collectors_are_rejected_with_v1() {
             let config = from_file(&yaml(version)).unwrap();
             assert!(config.plans.get(collector).enabled);
         }
-        let off = from_file(&format!("{CREDENTIALS}api: {{version: v1}}\n")).unwrap();
+        let off = config_with("api: {version: v1}\n");
         assert!(!off.plans.get(collector).enabled);
     }
 }

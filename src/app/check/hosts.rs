@@ -144,8 +144,3 @@ fn host(url: &Url) -> String {
 fn protocol(url: &Url) -> &'static str {
     if url.scheme() == "https" { "TLS" } else { "HTTP" }
 }
-
-/// Returns the address of a proxy without its credentials.
-pub(super) fn without_credentials(url: &Url) -> String {
-    format!("{}://{}", url.scheme(), host(url))
-}

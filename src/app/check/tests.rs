@@ -1,8 +1,6 @@
 use std::time::Duration;
 
-use url::Url;
-
-use super::hosts::{clock_finding, without_credentials};
+use super::hosts::clock_finding;
 use super::observer::{CheckObserver, within};
 use super::report::Outcome;
 use crate::api::{Endpoint, Observer as _};
@@ -30,11 +28,4 @@ async fn wait_has_a_time_limit() {
         "{error}"
     );
     assert_eq!(within(limit, "jobs", &observer, async { 7 }).await, Ok(7));
-}
-
-#[test]
-fn proxy_is_reported_without_its_password() -> Result<(), url::ParseError> {
-    let url = Url::parse("http://me:hunter2@proxy.example.com:3128/x")?;
-    assert_eq!(without_credentials(&url), "http://proxy.example.com:3128");
-    Ok(())
 }

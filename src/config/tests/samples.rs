@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::collector::{CollectorId, Plan, ids};
-use crate::config::{Config, Credential, Environment, keys};
+use crate::config::{Config, Credential, keys};
 use crate::domain::Gigabyte;
 use crate::domain::{Generation, GenerationChoice};
 use crate::secret::SecretSource;
@@ -18,7 +18,7 @@ const SAMPLES: &[SectionSample] = &[
     ("api.version", "v3", |c| {
         c.api.version == GenerationChoice::Fixed(Generation::V3)
     }),
-    ("api.environment", "aos2", |c| c.api.environment == Environment::Aos2),
+    ("api.environment", "aos2", |c| c.api.environment.word == "aos2"),
     ("api.base_url", "https://graph-us.example.com", |c| {
         c.api.base_url.as_str() == "https://graph-us.example.com/"
     }),
