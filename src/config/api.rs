@@ -42,7 +42,7 @@ pub struct Api {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Environment {
     /// Name in the configuration.
-    pub word: &'static str,
+    pub name: &'static str,
     /// The published URL of the token endpoint.
     pub token_url: &'static str,
     /// The published URL of the API.
@@ -52,22 +52,22 @@ pub struct Environment {
 /// All environments. The URLs are from the vendor's documentation on authentication.
 pub(super) const ENVIRONMENTS: [Environment; 4] = [
     Environment {
-        word: "commercial",
+        name: "commercial",
         token_url: "https://identity.avepointonlineservices.com/connect/token",
         base_url: "https://graph.avepointonlineservices.com",
     },
     Environment {
-        word: "us-gov",
+        name: "us-gov",
         token_url: "https://identity-gov.avepointonlineservices.com/connect/token",
         base_url: "https://graph-gov.avepointonlineservices.com",
     },
     Environment {
-        word: "aos2",
+        name: "aos2",
         token_url: "https://identity-aos2.avepointonlineservices.com/connect/token",
         base_url: "https://graph-aos2.avepointonlineservices.com",
     },
     Environment {
-        word: "fedramp",
+        name: "fedramp",
         token_url: "https://identity.online15.net/connect/token",
         base_url: "https://graphusgovapi.online15.net",
     },
@@ -101,7 +101,7 @@ pub(super) fn read_version(layers: &Layers) -> Result<GenerationChoice, Error> {
 
 impl Api {
     pub(super) fn read(layers: &Layers) -> Result<Self, Error> {
-        let environments = ENVIRONMENTS.map(|known| (known.word, known));
+        let environments = ENVIRONMENTS.map(|known| (known.name, known));
         let environment = layers.read_required("api.environment", |field| field.choice(&environments))?;
         Ok(Self {
             version: read_version(layers)?,

@@ -462,7 +462,7 @@ mod tests {
         };
         assert!(words("api.version").iter().eq(VERSIONS.iter().map(|(word, _)| word)));
         assert!(words("api.gigabyte").iter().eq(GIGABYTES.iter().map(|(word, _)| word)));
-        assert_eq!(words("api.environment"), ENVIRONMENTS.map(|known| known.word));
+        assert_eq!(words("api.environment"), ENVIRONMENTS.map(|known| known.name));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const SAMPLES: &[SectionSample] = &[
     ("api.version", "v3", |c| {
         c.api.version == GenerationChoice::Fixed(Generation::V3)
     }),
-    ("api.environment", "aos2", |c| c.api.environment.word == "aos2"),
+    ("api.environment", "aos2", |c| c.api.environment.name == "aos2"),
     ("api.base_url", "https://graph-us.example.com", |c| {
         c.api.base_url.as_str() == "https://graph-us.example.com/"
     }),
