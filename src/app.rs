@@ -53,10 +53,10 @@ use crate::store::Store;
 use crate::store::state_file::StateFile;
 use crate::text_file;
 
-/// Time limit for the parts to stop at shutdown.
+/// Time limit at shutdown for the parts to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reason why the exporter could not start, or why it stopped.
+/// Error that prevents a command from starting or completing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration is invalid.
@@ -106,13 +106,14 @@ impl Error {
     }
 }
 
-/// Reads the configuration: once at startup, and again at every reload.
+/// Reads the configuration, at startup and at every reload.
 pub type LoadConfig = Arc<dyn Fn() -> Result<Config, config::Error> + Send + Sync>;
 
-/// Returns a function that loads the configuration in production: from a file and the environment, with this exporter's
-/// shard of the customers.
+/// Returns the function that loads the configuration in production: from a file and the environment, for this shard of
+/// the customers.
 pub fn config_source(file: Option<PathBuf>, shard: Shard) -> LoadConfig {
-    // A pipe can be read only once, at startup. If a pipe replaced the file later, a reload would block forever.
+    // A pipe is accepted at startup, although it can be read only once. If a pipe later replaced a file, a reload would
+    // block forever.
     let is_regular = file.as_ref().is_some_and(|file| file.is_file());
     Arc::new(move || {
         if let Some(file) = file.as_ref().filter(|_| is_regular) {
@@ -137,7 +138,7 @@ pub struct App {
     subtitle: String,
 }
 
-/// Parts that [`App`] and the commands that poll once share.
+/// Parts shared by [`App`] and the commands that poll once.
 struct Parts {
     store: Arc<Store>,
     health: Arc<Health>,
@@ -159,7 +160,8 @@ struct Current {
 }
 
 impl App {
-    /// Reads the configuration, restores the state and binds the sockets. The status page shows `config_file`.
+    /// Reads the configuration, restores the state and binds the sockets. `config_file` is only displayed on the status
+    /// page.
     ///
     /// # Errors
     /// Returns an error if the configuration or a file to which it refers is invalid, or if a socket cannot be bound.
@@ -219,7 +221,7 @@ impl App {
         Reloader::reload_fn(&self.reloader)
     }
 
-    /// Returns the renderer of scrapes, for tests without a socket.
+    /// Returns the renderer of scrapes. Tests use it to scrape without a socket.
     pub fn scrape(&self) -> Arc<Scrape> {
         Arc::clone(&self.parts.scrape)
     }
@@ -245,7 +247,7 @@ impl App {
             self.config_file,
         ));
         let mut poll_thread = PollThread::start(scheduler, Until::Stopped, self.reloads, stop.clone());
-        // The poll loop starts first, so that connections do not use up the file descriptors that polls need.
+        // The poll loop starts first, so that connections cannot use up the file descriptors that polls need.
         let _ = (&mut poll_thread.ready).await;
         for listener in self.listeners {
             let site = Site {
@@ -268,7 +270,7 @@ impl App {
             file: self.state_file,
         };
         let poll_stop = stop.clone();
-        // Without its poll loop, the exporter has no purpose. The process ends, so that its supervisor can restart it.
+        // The exporter is useless without its poll loop, so the process ends and its supervisor can restart it.
         let poll_loop = tokio::spawn(async move {
             let _ = poll_thread.end().await;
             let was_stopped = poll_stop.is_cancelled();
@@ -347,7 +349,7 @@ impl Parts {
         )
     }
 
-    /// Polls everything once. Returns false if a poll failed for a reason other than a missing permission, or if
+    /// Polls every target once. Returns false if a poll failed for a reason other than a missing permission, or if
     /// `elements_up` is 0.
     async fn poll_once(&self, stop: CancellationToken) -> bool {
         let (_sender, reloads) = mpsc::channel(1);
@@ -356,8 +358,8 @@ impl Parts {
     }
 }
 
-/// Polls everything once. Returns the exposition as text, and whether the polls succeeded. A missing permission is not
-/// a failure.
+/// Polls every target once. Returns the exposition as text, and whether the polls succeeded. A missing permission does
+/// not count as a failure.
 ///
 /// # Errors
 /// Returns an error if the configuration is invalid.
@@ -370,15 +372,15 @@ pub async fn once(config: &Config, stop: CancellationToken) -> Result<(Vec<u8>, 
 
 /// The poll loop in its own thread.
 struct PollThread {
-    /// Completed when the thread has started; dropped if it cannot start.
+    /// Completes when the thread has started, or with an error if it cannot start.
     ready: oneshot::Receiver<()>,
     /// Result of [`Scheduler::run`].
     ended: oneshot::Receiver<bool>,
 }
 
 impl PollThread {
-    /// Runs the loop and its polls in a separate thread, so that polls and scrapes do not delay each other. Polls
-    /// mostly wait, so one thread is enough; with several threads, polls would take 50 % longer.
+    /// Runs the loop and its polls in a separate thread, so that polls and scrapes do not delay each other. One thread
+    /// is enough, because polls mostly wait. With several threads, polls would take 50 % longer.
     fn start(
         scheduler: Scheduler,
         until: Until,
@@ -390,7 +392,7 @@ impl PollThread {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let all_succeeded = match runtime {
                 Ok(runtime) => {
-                    // This fails, harmlessly, if the receiver was dropped. The same applies to `sender`.
+                    // Sending fails harmlessly if the receiver was dropped, here and below.
                     let _ = ready.send(());
                     runtime.block_on(scheduler.run(until, reloads, stop))
                 }
@@ -408,10 +410,10 @@ impl PollThread {
         Self { ready: is_ready, ended }
     }
 
-    /// Waits until the loop has ended. Returns the result of [`Scheduler::run`], or false if the thread did not start
+    /// Waits until the loop has ended. Returns the result of [`Scheduler::run`], or false if the thread failed to start
     /// or panicked.
     async fn end(self) -> bool {
-        // If the thread panics, it drops its sender.
+        // A thread that panics drops its sender.
         self.ended.await.unwrap_or(false)
     }
 }

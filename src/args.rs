@@ -24,13 +24,13 @@ use crate::assets::DEFAULT_DATASOURCE;
 use crate::build_info::{REVISION, RUSTVERSION, VERSION};
 use crate::domain::Shard;
 
-/// The default port of the exporter.
+/// Default port of the exporter.
 pub const DEFAULT_PORT: u16 = 10027;
 
 /// Exit code for invalid usage: `EX_USAGE` of `sysexits.h`.
 pub const USAGE_EXIT_CODE: u8 = 64;
 
-/// Paths that --web.telemetry-path must not use.
+/// Paths that `--web.telemetry-path` must not use.
 const RESERVED_PATHS: [&str; 6] = ["/-", "/customers", "/dashboards", "/rules", "/runbooks", "/sd"];
 
 static VERSION_TEXT: LazyLock<String> =
@@ -305,7 +305,7 @@ where
     let addresses = &mut args.web.listen_addresses;
     if addresses.is_empty() {
         addresses.push(match args.command {
-            // A demo is meant for local use, so its simulated customers are not exposed to the network by default.
+            // A demo is meant for local use, so by default it is not exposed to the network.
             Some(Command::Demo(_)) => ListenAddress::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
             _ => ListenAddress::All(DEFAULT_PORT),
         });
@@ -318,7 +318,7 @@ pub fn exit_code(error: &clap::Error) -> u8 {
     if error.use_stderr() { USAGE_EXIT_CODE } else { 0 }
 }
 
-/// Returns whether the server reserves a path, so that the metrics cannot be served there.
+/// Returns whether a path is reserved for other pages, so that the metrics cannot be served there.
 pub(crate) fn is_reserved(path: &str) -> bool {
     let is_below = |reserved: &str| {
         path.strip_prefix(reserved)
@@ -338,7 +338,7 @@ fn parse_telemetry_path(text: &str) -> Result<String, String> {
 }
 
 fn parse_route_prefix(text: &str) -> Result<String, String> {
-    // Prometheus accepts the prefix with or without surrounding slashes.
+    // Like Prometheus, accepts the prefix with or without surrounding slashes.
     let prefix = text.trim_matches('/');
     if prefix.is_empty() {
         return Ok(String::new());
@@ -362,7 +362,7 @@ fn parse_grafana_url(text: &str) -> Result<Url, String> {
     parse_base_url(text, "https://grafana.example.com")
 }
 
-/// Parses a URL to which paths are appended. Rejects credentials, because every page would show them.
+/// Parses a URL to which paths will be appended. Rejects credentials, because every page would expose them.
 fn parse_base_url(text: &str, example: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") => {
@@ -379,7 +379,7 @@ fn parse_base_url(text: &str, example: &str) -> Result<Url, String> {
     }
 }
 
-/// Returns whether a string is a plain path, without characters that the router would interpret as a pattern or query.
+/// Returns whether a string is a plain path, free of characters that the router would interpret as a pattern or query.
 fn is_path(text: &str) -> bool {
     text.starts_with('/')
         && !text.contains("//")

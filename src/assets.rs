@@ -1,4 +1,4 @@
-//! Dashboards and rules, embedded so that they match the version of the exporter.
+//! Dashboards and rules, embedded so that they match the exporter's version.
 
 mod links;
 
@@ -59,7 +59,7 @@ pub const RULES: &[Asset] = &[
     asset!("deploy/prometheus", "elements-alerts.yml"),
 ];
 
-/// Alert rules for Grafana, converted from [`RULES`] for users without an Alertmanager.
+/// Alert rules for Grafana, converted from [`RULES`] for users without Alertmanager.
 pub const GRAFANA_ALERTS: Asset = Asset {
     name: "elements-alerts.yaml",
     content: include_str!("../deploy/grafana/elements-alerts.yaml"),
@@ -71,7 +71,7 @@ pub const DEFAULT_DATASOURCE: &str = "grafanacloud-prom";
 /// Runbooks of the alerts, in Markdown.
 pub const RUNBOOKS: &str = include_str!("../docs/runbooks.md");
 
-/// Whether every name consists of letters, digits, `-`, `_` and `.`, so that it needs no escaping in a page.
+/// Whether every file name consists only of letters, digits, `-`, `_` and `.`, so that pages need not escape it.
 pub const NAMES_ARE_PLAIN: bool = names_are_plain(DASHBOARDS) && names_are_plain(RULES);
 
 const fn names_are_plain(assets: &[Asset]) -> bool {
@@ -89,7 +89,7 @@ const fn names_are_plain(assets: &[Asset]) -> bool {
     true
 }
 
-/// Writes all assets under `directory`: dashboards in `dashboards`, rules in `rules`. Returns the number of files.
+/// Writes the dashboards to `dashboards` and the rules to `rules` under `directory`. Returns the number of files.
 ///
 /// # Errors
 /// Returns an error if a directory or file cannot be written.
@@ -125,7 +125,7 @@ pub fn write_grafana_alerts(directory: &Path, datasource: &str, links: &Links) -
 /// Returns the Grafana alert rules. Their queries use the data source with this id.
 ///
 /// # Errors
-/// Returns an error if the id cannot be written as YAML.
+/// Returns an error if the id cannot be emitted as YAML.
 pub fn grafana_alerts(datasource: &str, links: &Links) -> Result<String, EmitError> {
     let mut document = String::new();
     YamlEmitter::new(&mut document).dump(&Yaml::String(datasource.to_owned()))?;
@@ -146,11 +146,11 @@ pub fn grafana_alerts(datasource: &str, links: &Links) -> Result<String, EmitErr
 
 /// Replaces a file atomically, so that a full disk cannot truncate it.
 fn replace_file(path: &Path, content: &str) -> io::Result<()> {
-    // The target of a symbolic link is replaced, not the link.
+    // If the path is a symbolic link, its target is replaced.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    // Other users may read the file, unless the umask prevents it.
+    // Other users can read the file, unless the umask prevents it.
     let mut file = builder.permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
     file.write_all(content.as_bytes())?;
     file.persist(path)?;

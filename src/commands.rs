@@ -28,7 +28,7 @@ use crate::simulator::Simulator;
 const SUBTITLE: &str = "Backups, restore points, licences and scans of the customers of an AvePoint Elements partner, \
                         for Prometheus.";
 
-/// Runs a command. Returns false if its result is incomplete. If a service is stopped while it starts, it ends
+/// Runs a command. Returns false if its result is incomplete. A service that is stopped during startup ends
 /// immediately. A reload waits until startup is complete.
 ///
 /// # Errors
@@ -64,7 +64,7 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
                 }
             }
             () = finished(&mut reloading) => reloading = None,
-            // The exit code is the same as for a command whose output cannot be written.
+            // A command whose output cannot be written has the same exit code.
             () = &mut stop_timeout => return Ok(false),
             caught = signals.next(ready.is_some()) => match (caught, ready) {
                 // The result is not used, because the reload logs and exposes its outcome.
@@ -83,19 +83,19 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     }
 }
 
-/// Time limits for a command and for a service to end after they were stopped. A service stops its parts and saves its
-/// state within a shorter limit of its own.
+/// Shutdown time limits of a command and of a service. Within a service, a shorter limit applies to stopping its parts
+/// and saving its state.
 const STOP_TIMEOUTS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
 
-/// Completes when a command or service has exceeded its limit after it was stopped.
+/// Completes when a stopped command or service has exceeded its time limit.
 async fn stop_timeout(stop: CancellationToken, is_service: bool) {
     stop.cancelled().await;
     let [command_timeout, service_timeout] = STOP_TIMEOUTS;
     tokio::time::sleep(if is_service { service_timeout } else { command_timeout }).await;
 }
 
-/// Prints the output of `--help` or `--version`, or a usage error, and returns the exit code. A signal ends the
-/// printing, even if nothing reads the output.
+/// Prints the output of `--help` or `--version`, or a usage error, and returns the exit code. A signal interrupts the
+/// write, even if the reader of the output is stuck.
 pub async fn print_usage(usage: clap::Error, mut signals: Signals) -> ExitCode {
     let code = args::exit_code(&usage);
     let printing = tokio::task::spawn_blocking(move || output::print_usage(&usage));
@@ -118,13 +118,13 @@ async fn finished<T>(reloading: &mut Option<JoinHandle<T>>) {
     }
 }
 
-/// Reports that the command has started and that its token can stop it. Passes the function that reloads the
+/// Reports that the command has started, so that its token can stop it. Carries the function that reloads the
 /// configuration, if the command has one.
 type ReportStarted = oneshot::Sender<Option<Reload>>;
 
 async fn execute(args: Args, stop: CancellationToken, report_started: ReportStarted) -> Result<bool, Error> {
     let load = app::config_source(args.config_file.clone(), args.shard);
-    // If the command was stopped before, the receiver has been dropped.
+    // If the command has already been stopped, the receiver has been dropped.
     let report_started = |reload| _ = report_started.send(reload);
     let Some(command) = args.command else {
         let watch = args
@@ -209,7 +209,7 @@ async fn write_backfill(
     stop: CancellationToken,
 ) -> Result<bool, Error> {
     let written = match app::backfill(simulator, options, stop).await {
-        // A closed pipe is not an error: its reader does not need the rest.
+        // A closed pipe is not an error: the reader does not need the rest.
         Err(Error::Write { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => return Ok(true),
         written => written?,
     };
@@ -224,7 +224,7 @@ async fn write_backfill(
     Ok(is_printed && written.is_complete)
 }
 
-/// Writes the reason why the program ends to standard error, in one line, and returns the exit code.
+/// Writes the error to standard error as one line, and returns the exit code.
 pub fn report(error: &dyn std::error::Error, code: u8) -> ExitCode {
     output::report(error_chain(error));
     ExitCode::from(code)
@@ -287,7 +287,7 @@ fn write_assets(options: &args::Assets, web: &Web) -> bool {
     reported.filter(|is_good| !is_good).count() == 0
 }
 
-/// Checks whether the exporter at the address in the flags is healthy, or ready, and reports the problem if it is not.
+/// Checks whether the exporter at the listen address is healthy (or ready), and reports the problem if it is not.
 async fn healthcheck(web: &Web, ready: bool) -> Result<bool, Error> {
     let problem = match app::healthcheck(web, ready).await? {
         Ok(()) => return Ok(true),

@@ -1,16 +1,17 @@
-//! Disables core dumps, because the memory contains the client secret, tokens, and the names of customers.
+//! Disables core dumps, because the memory contains the client secret, tokens and customer names.
 
 use std::io;
 
-/// Protects the memory of this process from core dumps, and from access by other programs of the same user.
+/// Prevents core dumps of this process, and access to its memory by the user's other programs.
 ///
 /// A limit of zero prevents core files, and handlers such as systemd-coredump respect it. But if `kernel.core_pattern`
-/// is a program, the kernel passes the memory to it regardless of the limit. To prevent this as well, the process is
-/// made not dumpable. Only root and the process itself can then read its memory and its environment, which may contain
-/// the secret. `/proc/PID` then belongs to root, but the files for `process_*` stay readable.
+/// is a program, the kernel passes the memory to it regardless of the limit. The process is therefore also made
+/// undumpable. As a result, only root and the process itself can read its memory and its environment, which may contain
+/// the secret. `/proc/PID` then belongs to root, but the files that provide the `process_*` metrics stay readable.
 ///
 /// # Errors
-/// Returns an error if the system rejects a call, as system call filters may; the other steps are still performed.
+/// Returns an error if the system rejects a call, for example because of a system call filter. The other call is still
+/// made.
 #[cfg(target_os = "linux")]
 pub fn disable() -> io::Result<()> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -20,7 +21,7 @@ pub fn disable() -> io::Result<()> {
     Ok(undumpable?)
 }
 
-/// Prevents core files. Other systems support no more than that.
+/// Prevents core files. Systems other than Linux offer no further protection.
 ///
 /// # Errors
 /// Returns an error if the system rejects the call.
@@ -29,8 +30,8 @@ pub fn disable() -> io::Result<()> {
     limit_to_zero()
 }
 
-/// Sets the limit of core files to zero. The hard limit is also set, so that this process cannot raise the soft limit
-/// again.
+/// Sets the size limit of core files to zero. Setting the hard limit as well keeps this process from raising the soft
+/// limit again.
 #[cfg(unix)]
 fn limit_to_zero() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
@@ -48,14 +49,14 @@ mod tests {
 
     use super::disable;
 
-    /// A test with a real core dump would only test the limit, because the kernel checks the limit first.
+    /// A real core dump would test only the limit, because the kernel checks the limit first.
     #[test]
     fn core_files_and_core_handlers_are_disabled() {
         disable().unwrap();
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
         let limit = getrlimit(Resource::Core);
         assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
-        // A second call, as with a service manager that has already set the limit, succeeds.
+        // A second call succeeds, as it must if the service manager has already set the limit.
         disable().unwrap();
     }
 }

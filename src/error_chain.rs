@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// Formats an error with its sources, for a log line.
+/// Formats an error and its sources as one line.
 pub fn error_chain(error: &dyn Error) -> String {
     let causes = sources(error).map(|cause| format!(": {cause}"));
     std::iter::once(error.to_string()).chain(causes).collect()

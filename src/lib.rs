@@ -1,8 +1,8 @@
 //! A Prometheus exporter for AvePoint Elements.
 //!
 //! Data flows one way: [`api`] → [`collector`] → [`schedule`] → [`store`] → [`scrape`] and [`status`] → [`http`]. [`app`]
-//! reads [`config`] and connects them. `docs/architecture.md` follows one poll through the modules, lists which module
-//! imports which, and the invariants.
+//! reads [`config`] and connects them. `docs/architecture.md` follows one poll through the modules, and lists their
+//! imports and the invariants.
 //!
 //! The modules in reading order:
 //!
@@ -12,13 +12,13 @@
 //! - [`schedule`]: the poll loop
 //! - [`api`]: the API client, from tokens to rows
 //! - [`health`], [`runtime`]: metrics about the exporter, and its state
-//! - [`scrape`], [`status`], [`catalogue`]: contents of a scrape and of the status page, list of all metrics
+//! - [`scrape`], [`status`], [`catalogue`]: contents of a scrape and of the status page; list of all metrics
 //! - [`http`], [`assets`]: routes, pages and connections; bundled dashboards and rules
 //! - `settings`, [`config`]: parser of settings, and the configuration
 //! - [`app`]: creates and connects all parts
 //! - [`commands`], [`args`], [`logging`], [`output`], [`signals`], `service_manager`, [`core_dumps`], `build_info`: the
 //!   program itself
-//! - [`secret`], [`text_file`], [`error_chain`], `lock`, `log_throttle`: helpers without dependencies on other modules
+//! - [`secret`], [`text_file`], [`error_chain`], `lock`, `log_throttle`: helpers that depend on no other module
 //! - [`simulator`]: the simulated partner API
 
 pub mod api;

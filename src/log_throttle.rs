@@ -1,16 +1,16 @@
-//! Limits repeated log lines: the first line is logged immediately, and repetitions after growing pauses.
+//! Limits repeated log lines. The first line is logged immediately, and repetitions are logged after increasingly long
+//! pauses.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Pause after the first line of a kind; each further pause is twice as long.
+/// Pause after the first line of a kind; each later pause is twice as long.
 const INITIAL_PAUSE: Duration = Duration::from_secs(60);
 
-/// Longest pause: a long outage is logged once an hour.
+/// Longest pause: in a long outage, a line is logged once an hour.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Time at which each kind of failure may be logged again. The keys are collector and reason; there is a limited number
-/// of both.
+/// Time at which each kind of failure may be logged again, by collector and reason. The number of both is limited.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(HashMap<(&'static str, &'static str), Entry>);
 
@@ -39,7 +39,8 @@ impl LogThrottle {
         Some(std::mem::take(&mut entry.suppressed))
     }
 
-    /// Halves the pauses of a collector after one of its targets recovered. Current pauses are not shortened.
+    /// Halves the future pauses of a collector after one of its targets has recovered. Current pauses are not
+    /// shortened.
     pub(crate) fn relax(&mut self, collector: &'static str) {
         for ((name, _), entry) in &mut self.0 {
             if *name == collector {

@@ -1,4 +1,4 @@
-//! The program: arguments, logging, and then the command.
+//! The program: parses the arguments, starts logging and runs the command.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -9,11 +9,11 @@ use elements_exporter::{args, commands, core_dumps, logging, output};
 use tokio::runtime::{self, Runtime};
 use tracing::warn;
 
-/// Number of file descriptors that is sufficient for the two runtimes.
+/// Number of file descriptors that the two runtimes need at most.
 const DESCRIPTORS: usize = 12;
 
 fn main() -> ExitCode {
-    // Signals are caught first, because by default each of them would end the process.
+    // Signals are caught first, because by default each signal ends the process.
     let (runtime, signals) = match start() {
         Ok(started) => started,
         Err(error) => {
@@ -45,13 +45,13 @@ fn main() -> ExitCode {
 }
 
 fn start() -> io::Result<(Runtime, Signals)> {
-    // The runtime panics if there are not enough free file descriptors, so they are counted first.
+    // The runtime panics if too few file descriptors are free, so this opens and closes that many first.
     drop(
         (0..DESCRIPTORS / 2)
             .map(|_| UnixStream::pair())
             .collect::<io::Result<Vec<_>>>()?,
     );
-    // A runtime without threads starts faster, so signals are caught earlier.
+    // A single-threaded runtime starts faster, so signals are caught earlier.
     let first = runtime::Builder::new_current_thread().enable_io().build()?;
     let signals = {
         let _guard = first.enter();

@@ -1,4 +1,4 @@
-//! Writes to standard output and standard error, each of which may be closed, full, or a pipe without a reader.
+//! Writes to standard output and standard error. Either may be closed, be full, or be a pipe without a reader.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Time that a write to standard error waits for the reader before the line is dropped. It is long enough for a busy
-/// reader, and limits how long a line can block other work.
+/// How long a write to standard error waits for the reader before the line is dropped. Long enough for a busy reader,
+/// and short enough not to block other work for long.
 const READER_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Maximum size of an atomic write to a pipe.
@@ -55,8 +55,8 @@ pub fn is_stdout(path: &Path) -> bool {
     stdout.is_ok_and(|stdout| fs::metadata(path).is_ok_and(|file| identity(&file) == identity(&stdout)))
 }
 
-/// Writes to standard error while its reader keeps up. After a timeout, text is dropped without another wait until the
-/// reader reads again.
+/// Writes to standard error if the reader keeps up. After a timeout, drops text without waiting until the reader reads
+/// again.
 fn write_error(text: &[u8]) {
     static IS_STUCK: AtomicBool = AtomicBool::new(false);
     let mut stderr = io::stderr().lock();
@@ -76,7 +76,7 @@ fn write_error(text: &[u8]) {
     }
 }
 
-/// Returns whether output was written. A closed pipe is not an error: its reader does not need the rest.
+/// Returns whether output was written. A closed pipe is not an error: the reader does not need the rest.
 fn is_written(written: io::Result<()>) -> bool {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -87,7 +87,7 @@ fn is_written(written: io::Result<()>) -> bool {
     }
 }
 
-/// Standard error for the log. A line that cannot be written is dropped.
+/// Writer for the log on standard error. A line that cannot be written is dropped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LossyStderr;
 

@@ -10,13 +10,13 @@ use crate::lock::lock;
 /// State of the schedule, for scrapes and the status page.
 #[derive(Clone, Debug, Default)]
 pub struct ScheduleStatus {
-    /// Lag of the most overdue poll of each collector.
+    /// Lag of each collector.
     pub lag: PerCollector<Duration>,
     /// Duration of the last full cycle of each collector; `None` before the first.
     pub cycle: PerCollector<Option<Duration>>,
     /// Whether the latest poll of the customer list succeeded; `None` before the first.
     pub customers_listed: Option<bool>,
-    /// Number of configured patterns that match nothing; `None` before the first complete list.
+    /// Number of configured patterns that match nothing; `None` before the first complete customer list.
     pub unmatched_patterns: Option<usize>,
     /// The active settings.
     pub settings: Arc<CollectorSettings>,
@@ -49,7 +49,7 @@ pub struct LoadResults {
     pub state: Option<bool>,
 }
 
-/// Reads the status of the client.
+/// Returns the state of the API client.
 pub type ReadClientStatus = Arc<dyn Fn() -> ClientStatus + Send + Sync>;
 
 /// Sources of the [`RuntimeStatus`].
@@ -59,19 +59,19 @@ pub struct Runtime {
     loaded: Mutex<LoadResults>,
 }
 
-/// State of the running exporter at one time.
+/// State of the running exporter at one point in time.
 #[derive(Clone, Debug)]
 pub struct RuntimeStatus {
     /// State of the schedule.
     pub schedule: ScheduleStatus,
-    /// The API client.
+    /// State of the API client.
     pub client: ClientStatus,
     /// Results of the latest loads.
     pub loaded: LoadResults,
 }
 
 impl Runtime {
-    /// Creates a view of these sources.
+    /// Creates a runtime with these sources.
     pub fn new(schedule: SharedScheduleStatus, client: ReadClientStatus, loaded: LoadResults) -> Self {
         Self {
             schedule,
@@ -96,7 +96,7 @@ impl Runtime {
 }
 
 impl Default for Runtime {
-    /// Returns the state of an exporter that has loaded its files and polled nothing.
+    /// Returns the runtime of an exporter that has loaded its files but not polled yet.
     fn default() -> Self {
         let loaded = LoadResults {
             config: true,
@@ -110,7 +110,7 @@ impl Default for Runtime {
 impl RuntimeStatus {
     /// Returns whether the latest token request and the latest poll of the customer list succeeded.
     pub fn is_up(&self) -> bool {
-        // After a reload, no token has been requested yet. The previous result then applies, as for the customer list.
+        // `token` is `None` until a new client has requested a token. Until then, only the customer list counts.
         self.client.token != Some(false) && self.schedule.customers_listed == Some(true)
     }
 }

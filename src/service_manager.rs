@@ -1,4 +1,4 @@
-//! Notifications to systemd, or to another program that has set `NOTIFY_SOCKET`.
+//! Notifications to systemd, or to another service manager that sets `NOTIFY_SOCKET`.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -13,7 +13,7 @@ pub(crate) fn notify_ready() {
 
 /// Reports that the configuration is being reloaded. [`notify_ready`] must follow.
 pub(crate) fn notify_reloading() {
-    // Services of the type notify-reload must send the time as well.
+    // Services of type `notify-reload` must also send the monotonic time.
     let now = NotifyState::monotonic_usec_now();
     let states: Vec<_> = std::iter::once(NotifyState::Reloading).chain(now).collect();
     notify(&states);

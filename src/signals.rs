@@ -1,4 +1,4 @@
-//! Catches signals as soon as the process starts. Early signals stay pending until they are handled.
+//! Catches signals from the start of the process. A signal stays pending until it is handled.
 
 use std::io;
 
@@ -10,12 +10,12 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    /// Caught so that a write beyond a file size limit returns an error instead of ending the process.
+    /// SIGXFSZ: caught so that a write beyond the file size limit returns an error instead of ending the process.
     _file_size: Signal,
 }
 
 impl Signals {
-    /// Catches the signals. Must be called within a runtime.
+    /// Catches the signals. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// Returns an error if the system rejects a handler.

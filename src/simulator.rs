@@ -1,14 +1,14 @@
-//! A simulated partner API: both API versions over one seeded world, its token endpoint, and faults on demand.
+//! A simulated partner API: both API versions on top of one seeded world, a token endpoint, and faults on demand.
 //!
-//! The simulator implements the API's reference independently and shares no code with the client, so that it does not
-//! repeat the client's errors. This file is long, because the handle can change everything that responses depend on.
+//! The simulator implements the API reference independently. It shares no code with the client, so that it does not
+//! repeat the client's mistakes. This file is long, because the handle can change everything that responses depend on.
 //!
 //! # Time
 //!
 //! Timestamps come from the wall clock or from [`Clock::Manual`]. [`Settings::speed`] compresses the schedule of
-//! backups, scans, and customers that join and leave: at speed 60 a daily backup runs every 24 minutes, and a 30-minute
-//! run takes 30 seconds. There is no background task: each request first advances the world to the current time. Runs
-//! depend only on the seed and their slot, so two worlds with the same seed are equal.
+//! backups, scans, and customers that join and leave: at speed 60, a daily backup runs every 24 minutes, and a
+//! 30-minute run takes 30 seconds. There is no background task; each request first advances the world to the current
+//! time. A run depends only on the seed and its slot, so two worlds with the same seed are equal.
 //!
 //! # Faults
 //!
@@ -19,13 +19,13 @@
 //!  {"path": "/connect/token", "method": "POST", "kind": "status", "code": 503, "probability": 0.5}]
 //! ```
 //!
-//! `path` is a glob over the path as sent (`*` matches any characters, including `/`). `method`, `times` (maximum
-//! number of matches), `skip` (matching requests that pass first) and `probability` are optional. [`FaultKind`]
-//! describes the kinds.
+//! `path` is a glob that must match the path as sent; `*` matches any characters, including `/`. `method`, `times`
+//! (maximum number of matches), `skip` (number of matching requests to let pass first) and `probability` are optional.
+//! [`FaultKind`] describes the kinds.
 //!
 //! # Other routes
 //!
-//! `GET /` lists them. They need no token, and faults do not affect them.
+//! `GET /` lists the control routes. They need no token, and faults do not affect them.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -74,13 +74,13 @@ pub use scan::{Change, Container, DailyReport, ScanProfile};
 pub use services::{Baseline, Seats, Services};
 pub use world::World;
 
-/// The path of the token endpoint.
+/// Path of the token endpoint.
 const TOKEN_PATH: &str = "/connect/token";
 
-/// Maximum number of recorded requests: enough for a long test, and limited for a demo that runs for weeks.
+/// Maximum number of recorded requests: enough for a long test, but bounded for a demo that runs for weeks.
 const MAX_RECORDED_REQUESTS: usize = 100_000;
 
-/// Pause after a failed accept. If file descriptors are exhausted, the next accept would fail immediately.
+/// Pause after a failed accept. While file descriptors are exhausted, further attempts would fail immediately.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Settings of the simulated partner.
@@ -90,49 +90,49 @@ pub struct Settings {
     pub seed: u64,
     /// Initial number of customers. Default: 40.
     pub customers: usize,
-    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time), also used if the value is not
-    /// positive.
+    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time), which also replaces a value
+    /// that is not positive.
     pub speed: f64,
     /// Source of time. Default: the wall clock.
     pub clock: Clock,
-    /// True if the world changes: customers join and leave, a licence expires, and a scan profile starts to fail.
+    /// Whether the world changes: customers join and leave, a licence expires, and a scan profile starts to fail.
     /// Default: true.
     pub churn: bool,
     /// Client id of the registration. Default: `demo`.
     pub client_id: String,
     /// Client secret of the registration. Default: `demo-secret`.
     pub client_secret: String,
-    /// The certificate registered for client assertions, if any.
+    /// Certificate registered for client assertions, if any.
     pub certificate_pem: Option<String>,
     /// Scopes granted to the registration. Default: all scopes of both API versions.
     pub scopes: Vec<String>,
     /// Lifetime of a token. Default: one hour.
     pub token_lifetime: Duration,
-    /// Rows per page in API v1. Default: none, so lists are not paged.
+    /// Number of rows per page in API v1. Default: none (lists are not paged).
     pub v1_page_size: Option<usize>,
-    /// Runs listed per module. Default: only the newest.
+    /// Runs that are listed per module. Default: only the newest.
     pub history: History,
-    /// Maximum number of requests per second for the whole host; requests beyond it get status 429. Default: no limit.
+    /// Maximum number of requests per second to the whole host. Further requests get status 429. Default: no limit.
     pub rate_limit: Option<f64>,
-    /// True for names, dates and sizes that are hard to parse, and for every module of the reference. Default: false.
+    /// Whether names, dates and sizes are hard to parse, and every module in the reference occurs. Default: false.
     pub hostile: bool,
     /// Latency of responses. Default: none.
     pub latency: Latency,
-    /// Unix time at which the customers' scenarios take place. Default: the start of the simulation. A world that
-    /// starts earlier includes the events that led to them, and the incidents of the weeks before.
+    /// Unix time for which the customers' scenarios are set up. Default: the start of the simulation. A world that
+    /// starts earlier includes the events that lead to the scenarios, and the incidents of the preceding weeks.
     pub scenarios_from: Option<i64>,
 }
 
 /// Source of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// The system's clock.
+    /// The system clock.
     Wall,
-    /// Unix seconds that only [`Handle::advance`] moves.
+    /// Fixed Unix time in seconds, until [`Handle::advance`] changes it.
     Manual(i64),
 }
 
-/// Runs of a module in job lists.
+/// Which runs of a module are in job lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
     /// The newest run of each module, in the order of the modules.
@@ -152,7 +152,7 @@ pub struct Request {
     pub query: String,
     /// The body as text.
     pub body: String,
-    /// True if the request had a valid token, or if the token endpoint granted one.
+    /// Whether the request had a valid token, or obtained one from the token endpoint.
     pub authorized: bool,
     /// Status of the response; 0 if there was none.
     pub status: u16,
@@ -188,15 +188,15 @@ struct State {
     rng: SeededRng,
 }
 
-/// The state that an API version needs for a response.
+/// State that determines the responses of an API version.
 #[derive(Clone, Copy, Debug)]
 struct View<'a> {
     world: &'a World,
-    /// The scopes of the token; `None` without a valid token.
+    /// Scopes of the token; `None` without a valid token.
     scopes: Option<&'a [String]>,
     history: History,
     v1_page_size: Option<usize>,
-    /// True to return the first page for every request.
+    /// Whether to return the first page for every request.
     ignore_paging: bool,
 }
 
@@ -265,8 +265,8 @@ impl Simulator {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` is cancelled, and returns shortly after that even if faults keep requests hanging. A
-    /// failed accept is retried.
+    /// Serves until `shutdown` is cancelled. Returns shortly afterwards, even if faults keep requests hanging. A failed
+    /// accept is retried.
     pub async fn run(self, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
         loop {
@@ -304,12 +304,12 @@ impl Handle {
         self.state().faults = faults;
     }
 
-    /// Removes all faults. Requests that already hang continue to hang.
+    /// Removes all faults. Requests that are already hanging continue to hang.
     pub fn clear_faults(&self) {
         self.state().faults.clear();
     }
 
-    /// Returns up to 100 000 of the latest requests, oldest first, without requests to the control routes.
+    /// Returns the latest requests, oldest first and at most 100 000, excluding requests to the control routes.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.iter().cloned().collect()
@@ -341,7 +341,7 @@ impl Handle {
         self.state().registration.requests()
     }
 
-    /// Returns the locked state. Ignores a poisoned lock, because the world remains usable after a test has panicked.
+    /// Locks the state. Ignores a poisoned lock, because the world remains usable after a test has panicked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -375,7 +375,7 @@ impl State {
         self.catch_up();
     }
 
-    /// Returns the response to a request and how it is delivered.
+    /// Returns the response to a request, and how to deliver it.
     fn respond(&mut self, call: &Call) -> (ApiResponse, faults::Delivery) {
         self.catch_up();
         if control::owns(&call.path) {
@@ -404,7 +404,7 @@ impl State {
             Some(pause) if delivery == faults::Delivery::Whole => faults::Delivery::After(pause),
             _ => delivery,
         };
-        // The vendor's support identifies a request by this header.
+        // The vendor's support team identifies a request by this header.
         let response = response.with_header("request-id", &self.rng.uuid());
         (response, delivery)
     }
@@ -456,7 +456,7 @@ impl State {
 }
 
 impl View<'_> {
-    /// Returns the error response to a request without a valid token, or with a token that lacks the scope.
+    /// Returns the error response if the request has no valid token, or if its token lacks the scope.
     fn error_response(&self, scope: &str) -> Option<ApiResponse> {
         match self.scopes {
             None => Some(

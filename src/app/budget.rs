@@ -1,4 +1,4 @@
-//! Cost of the schedule compared with its limits: requests per hour and concurrent requests.
+//! Compares the cost of the schedule with its limits: requests per hour and concurrent requests.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct Cost {
     pub requests: f64,
     /// Average duration of a request.
     pub latency: Duration,
-    /// Number of polled targets: 1, or all customers.
+    /// Number of targets: 1, or the number of customers.
     pub targets: usize,
     /// Time between two polls of a target.
     pub interval: Duration,
@@ -48,9 +48,9 @@ impl Cost {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BindingLimit {
-    /// The request rate, `api.requests_per_second`.
+    /// Request rate, `api.requests_per_second`.
     RequestRate,
-    /// The requests in flight, `api.max_concurrency`.
+    /// Requests in flight, `api.max_concurrency`.
     Concurrency,
 }
 
@@ -79,7 +79,7 @@ pub struct Budget {
     pub binding: BindingLimit,
     /// Duration of the first cycle over all customers, in seconds.
     pub first_cycle_seconds: f64,
-    /// Whether the limits are sufficient for the intervals, with headroom.
+    /// Whether the intervals fit the limits, with headroom.
     pub suffices: bool,
 }
 
@@ -121,7 +121,7 @@ impl Budget {
         (self.needed_in_flight / HEADROOM).ceil().max(1.0)
     }
 
-    /// Returns the factor by which the intervals must grow to fit both limits; 1 if they fit.
+    /// Returns the factor by which the intervals must grow to fit both limits with headroom; 1 if they fit.
     pub fn stretch(&self) -> f64 {
         let by_rate = self.needed_per_hour / self.allowed_per_hour;
         let by_latency = self.needed_in_flight / self.allowed_in_flight;
@@ -129,7 +129,7 @@ impl Budget {
     }
 }
 
-/// Returns the latency of a collector's requests, as measured with a real partner for customers with data. The API
+/// Returns the latency of a collector's requests, measured with a real partner for customers with data. The API
 /// responds faster for customers without data.
 fn typical_latency(collector: &str) -> Duration {
     Duration::from_millis(match collector {
@@ -140,13 +140,13 @@ fn typical_latency(collector: &str) -> Duration {
     })
 }
 
-/// Returns the cost of each collector that is enabled by default, at its default interval, for this many customers with
-/// this many scan profiles each.
+/// Returns the cost of each default collector at its default interval, for a number of customers with a number of scan
+/// profiles each.
 pub fn typical_costs(customers: usize, profiles: usize) -> Vec<(&'static str, Cost)> {
     costs(customers, profiles, false)
 }
 
-/// Returns the cost of each collector that is disabled by default, for this many customers with one tenant each.
+/// Returns the cost of each collector that is disabled by default, for a number of customers with one tenant each.
 pub fn optional_costs(customers: usize) -> Vec<(&'static str, Cost)> {
     costs(customers, 0, true)
 }

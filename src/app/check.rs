@@ -1,7 +1,7 @@
 //! `check`: tests DNS, TLS, proxy, clock skew and each permission, polls every enabled collector once for one customer,
-//! reports unparseable values, and estimates whether the intervals fit the request rate limit.
+//! reports invalid values, and estimates whether the intervals fit the limits.
 //!
-//! The steps that use the API are in one file, because each step uses the results of earlier steps and adds to the same
+//! The steps that use the API share this file, because each uses the results of earlier steps and adds to the same
 //! report.
 
 mod advice;
@@ -81,10 +81,10 @@ impl CollectorResult {
     }
 }
 
-/// Elements page that lists app registrations, named as in the vendor's guide.
+/// Page in Elements that lists the app registrations, named as in the vendor's guide.
 const REGISTRATION: &str = "in Elements, Settings > API app registration";
 
-/// Time limit of one step, in addition to `api.timeout`. A server that repeatedly sends `Retry-After` could otherwise
+/// Time limit of one step, added to `api.timeout`. Without a limit, a server that keeps sending `Retry-After` could
 /// delay the check by many minutes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -99,7 +99,7 @@ struct Check<'a> {
     /// Whether the customer list was fetched, even if it is empty.
     has_customer_list: bool,
     costs: Vec<Cost>,
-    /// Records that collectors have returned, for the collectors that depend on them.
+    /// Records for the collectors that depend on earlier ones.
     seen: SeenRecords,
 }
 
@@ -108,7 +108,7 @@ struct Check<'a> {
 struct SeenRecords(PerCollector<BTreeMap<CustomerId, Arc<dyn Record>>>);
 
 impl RecordSource for SeenRecords {
-    // Each collector is polled only once, so it never has a previous record of its own.
+    // Each collector is polled only once, so none has a previous record of its own.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>> {
         self.0.get(collector).get(customer).map(Arc::clone)
     }
@@ -122,7 +122,7 @@ impl RecordSource for SeenRecords {
     }
 }
 
-/// Checks everything once and reports the results.
+/// Runs all checks and reports the results.
 ///
 /// # Errors
 /// Returns an error if the configuration is invalid.
@@ -158,7 +158,7 @@ pub async fn check(config: &Config) -> Result<Report, Error> {
 }
 
 impl Check<'_> {
-    /// Selects the API version. In `auto` mode, requests a token.
+    /// Selects the API version. With `api.version: auto`, this requests a token.
     async fn select_generation(&mut self) -> Option<Api> {
         let client = Arc::clone(&self.schedule_config.client);
         let (result, detail) = match self.with_timeout("token", client.api()).await {
@@ -187,7 +187,7 @@ impl Check<'_> {
         self.report.permissions.push(finding);
     }
 
-    /// Explains why there is no token, with advice.
+    /// Explains why no token was issued, and suggests a remedy.
     fn explain_missing_token(&self, error: &api::Error) -> String {
         let api::Error::Auth(cause) = error else {
             return error_text(error);
@@ -214,8 +214,8 @@ impl Check<'_> {
         }
     }
 
-    /// Checks each permission separately, and returns whether any is granted. Scopes that the first token already
-    /// covers need no further request.
+    /// Checks each permission separately, and returns whether any is granted. A scope that the first token covers needs
+    /// no further request.
     async fn check_permissions(&mut self, api: &Api) -> bool {
         let mut is_any_granted = false;
         for scope in scopes(&self.schedule_config.plans, api.generation()) {
@@ -270,18 +270,17 @@ impl Check<'_> {
         if result != CollectorResult::NotTried {
             (finding.requests, finding.rows) = (Some(requests), Some(rows));
         }
-        // A collector without permission does not run. If a collector that runs fails without returning rows, its cost
-        // is unknown.
+        // A collector without permission costs nothing. If another collector fails without returning rows, its cost is
+        // unknown.
         let runs = result != CollectorResult::NotPermitted;
         if runs && finding.outcome != Outcome::Ok && rows == 0 {
             self.report.not_measured.push(descriptor.name);
         }
         let each = descriptor.target_kind == TargetKind::Customer || self.polls_by_id(api);
-        // Retries are not part of the usual cost of a poll. If no request was sent, one is assumed, because polls of
-        // other customers send requests.
+        // The usual cost of a poll excludes retries. If no request was sent, one is assumed, because other customers
+        // may need requests.
         let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
-        // A collector with `AFTER` requests each item only once, so its measured requests do not repeat with every
-        // poll.
+        // A collector with `AFTER` requests each item only once, so later polls do not repeat the measured requests.
         let requests_of_poll = match descriptor.after() {
             Some(_) => descriptor.price.requests,
             None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),
@@ -412,7 +411,7 @@ impl Check<'_> {
         }
     }
 
-    /// Returns whether each customer is polled separately: all customers are configured by id, and API v1 is used.
+    /// Returns whether the customer list is fetched by id: all customers are configured by id, and API v1 is used.
     fn polls_by_id(&self, api: &Api) -> bool {
         !self.schedule_config.customer_ids.is_empty() && api.generation() == api::Generation::V1
     }
@@ -437,7 +436,7 @@ impl Check<'_> {
         self.has_customer_list = true;
     }
 
-    /// Reports patterns that match nothing in a complete customer list.
+    /// Reports patterns that match nothing, if the customer list is complete.
     fn check_patterns(&mut self, output: &PollOutput, api: &Api) {
         if output.incomplete.is_some() || self.polls_by_id(api) {
             return;
@@ -448,8 +447,8 @@ impl Check<'_> {
                 names.add_customer(id, &customer.organization);
             }
         }
-        // Only one customer is polled, so patterns for modules are checked against the reference. Only the running
-        // exporter can check patterns for scopes.
+        // Only one customer is polled, so patterns for modules are compared with the vendor's reference. Patterns for
+        // backup scopes can be checked only by the running exporter.
         names.add_reference();
         if let Some(table) = &self.schedule_config.settings.attributes {
             names.add_attributes(table);
@@ -490,7 +489,7 @@ fn finding(collector: CollectorId, result: CollectorResult, detail: impl Into<St
     Finding::new(collector.name(), result.outcome(), result.as_str(), detail.into())
 }
 
-/// Returns the patterns that match none of these names, except patterns for scopes.
+/// Returns the patterns that match none of these names, except patterns for backup scopes.
 fn patterns_without_match(names: &KnownNames, config: &Config) -> impl Iterator<Item = (UnmatchedPattern, Finding)> {
     let now = Timestamp::from(SystemTime::now());
     let unmatched = names

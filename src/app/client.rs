@@ -1,4 +1,4 @@
-//! Builds the API client from the configuration, and reuses as much of it as possible across reloads.
+//! Builds the API client from the configuration, and keeps as much of its state as possible across reloads.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -22,15 +22,15 @@ use crate::error_chain::error_chain;
 use crate::secret::SecretSource;
 use crate::text_file;
 
-/// All inputs of a client. A reload that does not change them keeps the client, with its tokens, missing permissions,
-/// pauses and requests in flight.
+/// All inputs of a client. A reload that leaves them unchanged keeps the client, including its tokens, missing
+/// permissions, pauses and requests in flight.
 #[derive(Clone, PartialEq)]
 pub(super) struct ClientSource {
     api: config::Api,
     client_id: String,
     credential: config::Credential,
     authorities: Vec<CertificateDer<'static>>,
-    /// The scopes of the enabled collectors, by API version.
+    /// Scopes of the enabled collectors, by API version.
     scopes: [Vec<&'static str>; 2],
 }
 
@@ -38,7 +38,7 @@ impl ClientSource {
     /// Reads `api.ca_file`, if configured.
     ///
     /// # Errors
-    /// Returns an error if the file with certificate authorities cannot be read.
+    /// Returns an error if the file cannot be read or contains an invalid certificate.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             api: config::Api {
@@ -53,8 +53,8 @@ impl ClientSource {
         })
     }
 
-    /// Returns the `earlier` client if its inputs are equal. Otherwise returns a new client with a copy of the state
-    /// that is valid for both.
+    /// Returns the `earlier` client if its inputs are equal. Otherwise returns a new client, which takes over the state
+    /// that is still valid.
     ///
     /// # Errors
     /// Returns an error if the inputs are invalid.
@@ -87,7 +87,7 @@ impl ClientSource {
     }
 
     fn build(&self, observer: Arc<dyn Observer>) -> Result<ApiClient, Error> {
-        // This fails, harmlessly, if the provider is already installed.
+        // Fails harmlessly if a provider is already installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let api = &self.api;
         let proxy = api.proxy_url.as_ref().map(config::ProxyUrl::expose);
@@ -145,11 +145,11 @@ pub(super) fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<
     scopes
 }
 
-/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust has about half
-/// a megabyte.
+/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust takes about
+/// half a megabyte.
 const MAX_CA_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads a file with certificate authorities. Returns an empty list without a file.
+/// Reads a file with certificate authorities. Returns an empty list if none is configured.
 pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Error> {
     const KEY: &str = "api.ca_file";
     let Some(file) = file else { return Ok(Vec::new()) };
@@ -161,13 +161,13 @@ pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'sta
         key: KEY,
         problem: error_chain(&error),
     })?;
-    // Concatenated files may contain a byte order mark before each part.
+    // In concatenated files, each part may begin with a byte order mark.
     let pem = text_file::without_marks(&pem);
     let mut certificates = Vec::new();
     for (number, der) in (1..).zip(CertificateDer::pem_slice_iter(&pem)) {
         let unusable = |error: &dyn std::error::Error| problem(format!("certificate {number}: {}", error_chain(error)));
         let der = der.map_err(|error| unusable(&error))?;
-        // The client makes the same check, but its error does not name the file and the certificate.
+        // The HTTP client makes the same check, but its error names neither the file nor the certificate.
         let mut store = rustls::RootCertStore::empty();
         store.add(der.clone()).map_err(|error| unusable(&error))?;
         certificates.push(der.into_owned());

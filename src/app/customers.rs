@@ -12,21 +12,21 @@ use crate::config::Config;
 use crate::domain::{PerAttribute, Timestamp, is_misleading};
 use crate::scrape::KnownCustomer;
 
-/// The columns; all are accepted in `customers.attributes_file`.
+/// Columns of the listing. `customers.attributes_file` accepts all of them.
 const COLUMNS: [&str; 7] = ["id", "organization", "country", "tier", "region", "team", "modules"];
 
-/// Module of a service that has no modules.
+/// Module name of a service without modules.
 const NO_MODULE: &str = "None";
 
-/// First characters of cells that spreadsheets execute as formulas. The names of customers are untrusted input.
+/// Leading characters that make spreadsheets execute a cell as a formula. Customer names are untrusted input.
 const FORMULA_PREFIXES: [char; 4] = ['=', '+', '-', '@'];
 
-/// The customers, sorted by organization.
+/// Rows of customers, sorted by organization.
 #[derive(Debug)]
 pub struct CustomerListing(Vec<[String; COLUMNS.len()]>);
 
 /// Polls the customers and their jobs once. Returns the customers, and whether the polls succeeded. A missing
-/// permission is not a failure.
+/// permission does not count as a failure.
 ///
 /// # Errors
 /// Returns an error if the configuration is invalid.
@@ -113,7 +113,7 @@ fn row(customer: &KnownCustomer, parts: &Parts) -> [String; COLUMNS.len()] {
     texts.map(|text| text.replace(is_misleading, " "))
 }
 
-/// Returns the text of a cell, escaped so that spreadsheets do not execute it.
+/// Escapes a cell so that spreadsheets do not execute it.
 fn escape_formula(text: &str) -> String {
     match text.starts_with(FORMULA_PREFIXES) {
         true => format!("'{text}"),

@@ -1,4 +1,4 @@
-//! The demo: the exporter as in production, with a simulated partner in the same process.
+//! The demo: the exporter runs as in production, with a simulated partner in the same process.
 
 mod backfill;
 mod past;
@@ -22,11 +22,11 @@ use crate::simulator::{self, Simulator};
 pub use backfill::{Backfilled, backfill};
 use state::PreparedState;
 
-/// Time until the demo's client secret expires; shown on the status pages.
+/// Remaining lifetime of the demo's client secret, shown on the status pages.
 const SECRET_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// Seconds between two polls of each collector. The intervals are short, because a demo usually runs for minutes. If
-/// there are too many customers for [`TARGET_RATE`], all intervals are multiplied by the same factor.
+/// Seconds between two polls of a target, by collector. The intervals are short, because a demo usually runs for only a
+/// few minutes. If the polls would exceed [`TARGET_RATE`], all intervals are multiplied by the same factor.
 const INTERVALS: &[(&str, u32)] = &[
     ("customers", 10),
     ("jobs", 5),
@@ -35,24 +35,24 @@ const INTERVALS: &[(&str, u32)] = &[
     ("job_reports", 10),
 ];
 
-/// Seconds between two polls of every other collector.
+/// Seconds between two polls of a target of any other collector.
 const DEFAULT_INTERVAL: u32 = 30;
 
-/// Maximum requests per second of the demo.
+/// Maximum number of requests per second.
 const MAX_RATE: f64 = 500.0;
 
-/// Requests per second for which the intervals are chosen. A slow machine can handle this rate while it also runs the
-/// simulator.
+/// Requests per second that the intervals are designed for. Even a slow machine can sustain this rate while it also
+/// runs the simulator.
 const TARGET_RATE: f64 = MAX_RATE / 2.0;
 
-/// Limits for the estimate. The simulator responds immediately, so concurrency is not limited.
+/// Limits for the estimate. Concurrency is unlimited, because the simulator responds immediately.
 const LIMITS: RequestLimits = RequestLimits {
     requests_per_second: TARGET_RATE,
     max_concurrency: usize::MAX,
 };
 
-/// Number of scan profiles per customer in the estimate. It is above the average, because the objects of each profile
-/// are requested as well.
+/// Estimated number of scan profiles per customer. It is above the average, to allow for the additional requests for
+/// each profile's objects.
 const PROFILES_PER_CUSTOMER: usize = 4;
 
 /// Attributes file of the simulated customers.
@@ -76,7 +76,7 @@ impl Demo {
     /// Binds the addresses of the exporter and the simulated partner.
     ///
     /// # Errors
-    /// See [`App::bind`]; also returns an error if the simulated partner's address cannot be bound.
+    /// Returns an error if the simulated partner's address cannot be bound, or if [`App::bind`] fails.
     pub async fn bind(options: &args::Simulator, web: args::Web) -> Result<Self, Error> {
         let simulator = simulate(options).await?;
         let attributes = attributes();
@@ -148,8 +148,8 @@ pub async fn simulate(options: &args::Simulator) -> Result<Simulator, Error> {
     })
 }
 
-/// Writes the attributes of the customers to a temporary file. Returns `None` if that is not possible, for example in a
-/// read-only container; the customers then have no attributes.
+/// Writes the customers' attributes to a temporary file. Returns `None` if that is impossible, for example in a
+/// read-only container. The customers then have no attributes.
 fn attributes() -> Option<NamedTempFile> {
     let mut file = tempfile::Builder::new().suffix(".csv").tempfile().ok()?;
     file.write_all(ATTRIBUTES.as_bytes()).ok()?;
@@ -166,7 +166,7 @@ fn subtitle(options: &args::Simulator) -> String {
     format!("A demo: {customers} at {times}the speed of the real ones. Nothing here is real.")
 }
 
-/// Returns the seconds between two polls of each collector for this many customers.
+/// Returns each collector's poll interval in seconds, for a number of customers.
 fn intervals(customers: usize) -> Vec<(&'static str, u64)> {
     let mut costs = budget::typical_costs(customers, PROFILES_PER_CUSTOMER);
     costs.extend(budget::optional_costs(customers));

@@ -1,4 +1,4 @@
-//! Checks the health of the exporter on this machine, for health checks of containers.
+//! Checks the health of the exporter on this machine, for container health checks.
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,13 +11,13 @@ use super::Error;
 use crate::args::{DEFAULT_PORT, ListenAddress, Web};
 use crate::http::web_config::{self, ServerTransport};
 
-/// Timeout for the response, shorter than the health-check timeout of orchestrators.
+/// Timeout for the response, shorter than the usual health-check timeouts of orchestrators.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reason why the exporter is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
-    /// The response has an error status, for example because another program sent it.
+    /// The response does not have a success status, for example because another program sent it.
     #[error("{url} returned status {status}")]
     Status {
         /// Requested URL.
@@ -30,7 +30,7 @@ pub enum Unhealthy {
     NoResponse {
         /// Requested URL.
         url: String,
-        /// Why there was no response.
+        /// Reason for the missing response.
         #[source]
         source: reqwest::Error,
     },
@@ -38,8 +38,8 @@ pub enum Unhealthy {
 
 /// Requests the health or readiness of the exporter at the first listen address in the flags.
 ///
-/// A health check has neither a password nor a certificate. A response that requires one proves that the server runs,
-/// so it counts as healthy. It also counts as ready, because readiness cannot be determined.
+/// A health check has neither a password nor a certificate. A response that demands one proves that the server is
+/// running, so the exporter counts as healthy. It also counts as ready, because its readiness cannot be determined.
 ///
 /// # Errors
 /// Returns an error if the web configuration cannot be read. The inner result contains the reason why the exporter is
@@ -107,24 +107,24 @@ async fn request_status(url: &str, is_loopback: bool) -> Result<StatusCode, reqw
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder();
     if !url.starts_with("https:") {
-        // Plain HTTP needs no certificate authorities, and a container image may have none.
+        // Plain HTTP needs no certificate authorities, and a container image may contain none.
         client = client.tls_certs_only([]);
     }
     let client = client
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .timeout(TIMEOUT)
-        // The certificate is usually issued for the external name of the exporter, and not for 127.0.0.1. Loopback
-        // traffic does not leave the machine, and the request contains no secrets.
+        // The certificate is usually issued for the exporter's external name instead of 127.0.0.1. Accepting it is
+        // safe, because loopback traffic does not leave the machine, and the request contains no secrets.
         .tls_danger_accept_invalid_certs(is_loopback)
         .build()?;
     Ok(client.get(url).send().await?.status())
 }
 
-/// Returns whether the server completed its part of the handshake and then rejected the client for the missing
+/// Returns whether the server completed its part of the handshake, and then rejected the client because it has no
 /// certificate.
 fn is_certificate_missing(error: &reqwest::Error) -> bool {
-    // With TLS 1.3, the rejection arrives after the handshake, and the request may fail with any error.
+    // With TLS 1.3, the rejection arrives after the handshake, so the request may fail with any error.
     let completed_handshake = !error.is_connect() && !error.is_timeout();
     let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
     completed_handshake || tls_error(error) == Some(&alert)
@@ -134,7 +134,7 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
     if let Some(error) = error.downcast_ref() {
         return Some(error);
     }
-    // The source of an I/O error is the source of its inner error, so the inner error itself is examined separately.
+    // `source` of an I/O error skips its inner error, which is therefore examined here.
     match error.downcast_ref::<std::io::Error>() {
         Some(error) => tls_error(error.get_ref()?),
         None => tls_error(error.source()?),

@@ -1,5 +1,5 @@
-//! Reloads the configuration, or only the attributes of customers, and passes the result to the poll loop. The API
-//! client is reused if its settings are unchanged.
+//! Reloads the configuration, or only the customers' attributes, and passes the result to the poll loop. The API client
+//! is kept if its settings are unchanged.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ use crate::runtime::Runtime;
 use crate::schedule::ScheduleConfig;
 use crate::service_manager::{notify_ready, notify_reloading};
 
-/// Reads the attributes; `None` if no file is configured.
+/// Reads the attributes file. Returns `None` if no file is configured.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or contains invalid rows.
@@ -39,7 +39,7 @@ pub(super) fn read_attributes(file: Option<&Path>) -> Result<Option<Arc<Attribut
     Ok(table.map(Arc::new))
 }
 
-/// Reloads the configuration, or only the attributes of customers.
+/// Reloads the configuration, or only the customers' attributes.
 pub(super) struct Reloader {
     health: Arc<Health>,
     runtime: Arc<Runtime>,
@@ -48,7 +48,7 @@ pub(super) struct Reloader {
     sender: mpsc::Sender<ScheduleConfig>,
     /// State file at startup; a reload cannot change it.
     state_file: Option<PathBuf>,
-    /// Held during a reload, so that the configuration that was read last becomes active.
+    /// Held during a reload, so that the configuration that is read last becomes active.
     reload_lock: tokio::sync::Mutex<()>,
 }
 
@@ -83,7 +83,7 @@ impl Reloader {
         let reloader = Arc::clone(reloader);
         Arc::new(move || {
             let reloader = Arc::clone(&reloader);
-            // A separate task completes even if the HTTP caller disconnects.
+            // A separate task completes even if the HTTP client disconnects.
             let reload = tokio::spawn(async move {
                 let _guard = reloader.reload_lock.lock().await;
                 notify_reloading();
@@ -112,15 +112,15 @@ impl Reloader {
             lock(&self.current).attributes = watched;
             match has_stable_change {
                 false => {}
-                // The last full reload failed because of this file: repeat it.
+                // The last full reload failed because of this file, so the full reload is repeated.
                 true if failed_reload => _ = self.reload().await,
                 true => self.reload_attributes().await,
             }
         }
     }
 
-    /// Rereads the attributes and passes them to the poll loop. If the file is invalid, logs a warning, sets the reload
-    /// metric to 0 and keeps the previous attributes.
+    /// Rereads the attributes and passes them to the poll loop. If the file is invalid, keeps the previous attributes,
+    /// logs a warning and sets the reload metric to 0.
     async fn reload_attributes(&self) {
         let (file, mut schedule_config) = {
             let current = lock(&self.current);

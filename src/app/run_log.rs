@@ -1,4 +1,4 @@
-//! `events.runs`: writes one log line for each completed job run.
+//! `events.runs`: writes a log line for each completed job run.
 
 use tracing::{info, warn};
 
@@ -6,7 +6,7 @@ use crate::collector::EndedRun;
 use crate::domain::{Timestamp, replace_misleading};
 use crate::store::RunEvent;
 
-/// Logs runs, and the number of earlier runs that were dropped because they could not be logged in time.
+/// Logs runs, and the number of earlier runs that were dropped because the state could not be saved.
 pub(super) fn log_runs((events, dropped): (Vec<RunEvent>, u64)) {
     for event in &events {
         log_run(event);
@@ -16,7 +16,7 @@ pub(super) fn log_runs((events, dropped): (Vec<RunEvent>, u64)) {
     }
 }
 
-/// Logs a run. The message and the names of the fields are part of the public interface, because log queries use them.
+/// Logs a run. The message and the field names are part of the public interface, because log queries use them.
 fn log_run(event: &RunEvent) {
     let EndedRun { key, run } = &event.ended;
     info!(
@@ -38,7 +38,8 @@ fn log_run(event: &RunEvent) {
     );
 }
 
-/// Replaces line breaks and misleading characters. The string is not truncated, so that it equals the label value.
+/// Replaces line breaks and misleading characters. Unlike other log fields, the text is not truncated, so that it
+/// equals the label value.
 fn single_line(text: &str) -> String {
     text.chars().map(replace_misleading).collect()
 }

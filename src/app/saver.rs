@@ -15,18 +15,18 @@ use crate::health::Health;
 use crate::store::Store;
 use crate::store::state_file::{self, StateFile};
 
-/// Minimum time between two saves, except for the first few. If saves are fast, a crash loses at most the changes of
-/// this period, and the next polls fetch them again.
+/// Time between two saves, except for the first few, which follow each other sooner. Unless saves are slow, a crash
+/// loses at most the changes of this period, which the next polls fetch again.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Delay of the first save. It is short, so that an early crash does not lose all data and an unwritable path is
 /// reported quickly.
 const FIRST_SAVE_DELAY: Duration = Duration::from_secs(1);
 
-/// Minimum pause after a save, as a multiple of its duration: saving takes at most 2 % of the time.
+/// Minimum pause after a save, as a multiple of its duration, so that saving takes at most 2 % of the time.
 const SAVE_INTERVAL_FACTOR: u32 = 50;
 
-/// Checks that the path can be a state file, without changing it.
+/// Checks that the configured path can be used for a state file, without changing anything.
 pub(super) fn check_state_file(config: &Config) -> Result<(), Error> {
     match config.state_file.as_deref().map(state_file::resolve) {
         Some(Err(error)) if error.is_configuration() => Err(invalid_state_file(&error)),
@@ -41,7 +41,7 @@ pub(super) fn invalid_state_file(error: &state_file::Error) -> Error {
     }
 }
 
-/// Restores the state. Returns false if it cannot be restored, `None` without a state file.
+/// Restores the state. Returns false if it cannot be restored, and `None` if no state file is configured.
 pub(super) fn restore(parts: &Parts, file: Option<&StateFile>) -> Option<bool> {
     let file = file?;
     let now = Timestamp::from(SystemTime::now());
@@ -80,8 +80,8 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    /// Runs until the exporter stops, and then saves once more. Job runs are logged after the state that contains them
-    /// has been saved, so that none is logged again after a crash.
+    /// Runs until the exporter stops, and then saves once more. A job run is logged only after the state that contains
+    /// it has been saved, so that it is not logged again after a crash.
     pub(super) async fn run(self, stop: CancellationToken) {
         let Some(file) = self.file.clone() else {
             return self.log_without_state(&stop).await;
@@ -114,7 +114,7 @@ impl Saver {
                         is_failing = true;
                     }
                 }
-                // The pause grows, because the state changes every second during the first cycle and less often later.
+                // The pause grows, because the state changes every second during the first cycle, but less often later.
                 let max_pause = SAVE_INTERVAL.max(began.elapsed() * SAVE_INTERVAL_FACTOR);
                 pause = (pause * 2).max(began.elapsed() * SAVE_INTERVAL_FACTOR).min(max_pause);
             }

@@ -1,8 +1,8 @@
 //! Watches files for changes: always the attributes file, and with `--config.auto-reload` also the configuration file
 //! and `api.ca_file`.
 //!
-//! Files are compared by content. A file may therefore be edited, replaced, or reached through a symbolic link whose
-//! target changes, as in a Kubernetes volume.
+//! Files are compared by content, so it does not matter whether a file is edited, replaced, or reached through a
+//! symbolic link whose target changes, as in a Kubernetes volume.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,15 @@ use crate::text_file;
 /// Time between two checks of a watched file.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Maximum size of a watched file: the limit for attributes files, the highest of all.
+/// Maximum size of a watched file: the limit for attributes files, which is the highest.
 const MAX_FILE_BYTES: u64 = config::MAX_CSV_BYTES;
 
 /// A value that is watched for changes.
 #[derive(Clone, Debug, Default)]
 struct Watched<T> {
-    /// The value just before it was last read.
+    /// The value when it was last read.
     read: T,
-    /// The value at the last check.
+    /// The value when it was last checked.
     seen: T,
 }
 
@@ -41,7 +41,7 @@ impl<T: Clone + PartialEq> Watched<T> {
     }
 
     /// Returns whether the value has changed since it was read, but not since the last check, so that a file is not
-    /// read while it is being written. The caller then reads it.
+    /// read while it is being written. If so, the caller must read it.
     fn has_stable_change(&mut self, now: T) -> bool {
         let has_stable_change = now != self.read && now == self.seen;
         if has_stable_change {
@@ -63,7 +63,7 @@ pub(super) struct WatchedFile {
 }
 
 impl WatchedFile {
-    /// Returns a file that the caller is about to read.
+    /// Watches a file that the caller is about to read.
     pub(super) fn new(path: Option<&Path>) -> Self {
         Self {
             path: path.map(Path::to_owned),
@@ -81,7 +81,7 @@ impl WatchedFile {
 /// Content hashes by path; `None` for a file that cannot be read.
 type Contents = BTreeMap<PathBuf, Option<u64>>;
 
-/// Watches the files that a reload reads.
+/// Watches the files that a reload reads, and reloads when they change.
 pub struct Watch {
     load: LoadConfig,
     config_file: Option<PathBuf>,
@@ -91,7 +91,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Hashes the configuration file. Call this before the file is loaded, so that no change is missed.
+    /// Hashes the configuration file. Must be called before the file is loaded, so that no change is missed.
     pub fn new(load: LoadConfig, config_file: Option<PathBuf>) -> Self {
         Self {
             load,
@@ -123,7 +123,7 @@ impl Watch {
         }
     }
 
-    /// Checks the files. Returns whether they must be reloaded.
+    /// Checks the files. Returns whether the configuration must be reloaded.
     fn has_changed(&mut self) -> bool {
         if self.must_find_files {
             self.find_files();
@@ -150,7 +150,7 @@ impl Watch {
     }
 
     /// Updates the list of files to which the configuration refers, unless the configuration is invalid. The current
-    /// content of a new file counts as read, because the reload that added it has read it.
+    /// content of a new file counts as read, because the reload that added the file has read it.
     fn find_files(&mut self) {
         let Ok(config) = (self.load)() else { return };
         let files: Vec<PathBuf> = self
@@ -225,14 +225,14 @@ mod tests {
         }
         fs::write(&file, "auth: {client_id: c, client_secret: d}\n").unwrap();
         assert_eq!(check(&mut watch, 3), [false, true, false]);
-        // An invalid, missing or restored file is loaded once.
+        // An invalid, missing or restored file triggers one reload.
         fs::write(&file, "auth: [").unwrap();
         assert_eq!(check(&mut watch, 3), [false, true, false]);
         fs::remove_file(&file).unwrap();
         assert_eq!(check(&mut watch, 3), [false, true, false]);
         fs::write(&file, "auth: [").unwrap();
         assert_eq!(check(&mut watch, 3), [false, true, false]);
-        // An empty file is not loaded, but a restored one is.
+        // An empty file triggers none, but the restored file does.
         fs::write(&file, "\n").unwrap();
         assert_eq!(check(&mut watch, 3), [false, false, false]);
         fs::write(&file, "auth: [").unwrap();
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(check(&mut watch, 2), [false, false]);
         fs::write(at("ca.pem"), "other").unwrap();
         assert_eq!(check(&mut watch, 3), [false, true, false]);
-        // The files of an invalid configuration are unknown, so the previous files remain watched.
+        // The files of an invalid configuration are unknown, so the previous files are still watched.
         fs::write(at("elements.yml"), "auth: [").unwrap();
         assert_eq!(check(&mut watch, 2), [false, true]);
         fs::write(at("ca.pem"), "third").unwrap();

@@ -16,8 +16,8 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// Returns the addresses to bind, as `HOST:PORT`; the first address that can be bound is used. `:PORT` tries both
-    /// address families at once, then IPv4 alone, for machines without IPv6.
+    /// Returns the addresses to try in turn, as `HOST:PORT`, until one can be bound. For `:PORT`, the first covers both
+    /// address families, and the second covers only IPv4, for machines without IPv6.
     pub fn candidates(&self) -> Vec<String> {
         match self {
             Self::All(port) => vec![format!("[::]:{port}"), format!("0.0.0.0:{port}")],
@@ -44,7 +44,7 @@ impl FromStr for ListenAddress {
         let is_name = host
             .chars()
             .all(|character| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_'));
-        // With a numeric last label, this is a mistyped IPv4 address, and a resolver might still accept it.
+        // A host whose last label is numeric is a mistyped IPv4 address that a resolver might accept.
         let is_numeric = host
             .rsplit('.')
             .next()

@@ -1,4 +1,4 @@
-//! The man page and the completions, generated from the definition of the command line.
+//! Man page and shell completions, generated from the definition of the command line.
 
 use std::fmt::Write as _;
 use std::io;
@@ -9,13 +9,13 @@ use clap_complete::Shell;
 use super::Args;
 use crate::build_info::VERSION;
 
-/// The name of the program, in its man page and completions.
+/// Name of the program in its man page and completions.
 const NAME: &str = "elements_exporter";
 
 /// Returns the man page, including the commands with their flags.
 ///
 /// # Errors
-/// Returns an error if formatting fails; formatting to memory does not.
+/// Never returns an error in practice, because writing to memory cannot fail.
 pub fn man_page() -> io::Result<Vec<u8>> {
     let mut command = Args::command().display_name(NAME).version(VERSION);
     command.build();
@@ -65,7 +65,7 @@ fn is_built_in(arg: &clap::Arg) -> bool {
     matches!(arg.get_id().as_str(), "help" | "version")
 }
 
-/// Sections of the man page that the command line does not define.
+/// Sections of the man page that are not generated from the command line.
 const EXTRA_SECTIONS: &str = ".SH FILES
 .TP
 \\fI/etc/elements_exporter/elements.yml\\fR

@@ -67,17 +67,17 @@ pub struct Demo {
     instance: String,
 }
 
-/// Where to write four weeks of metrics, and the value of their label `instance`.
+/// Destination of a backfill, and the value of its label `instance`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backfill {
     /// Path of the file.
     pub file: PathBuf,
-    /// The value of the label `instance`.
+    /// Value of the label `instance`.
     pub instance: String,
 }
 
 impl Demo {
-    /// Returns the destination of past metrics, if one was given.
+    /// Returns the options of the backfill, if one was requested.
     pub fn backfill(&self) -> Option<Backfill> {
         let file = self.backfill.clone()?;
         Some(Backfill {

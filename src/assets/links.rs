@@ -1,5 +1,5 @@
-//! Links in the annotations of the rules. The files contain the path of a runbook in the repository and the path of a
-//! dashboard in Grafana. With base URLs, these become absolute URLs that notifications can contain.
+//! Links in the annotations of the rules. In the bundled files, they are paths: of a runbook in the repository, and of
+//! a dashboard in Grafana. If base URLs are configured, they become absolute URLs, which also work in notifications.
 
 use std::borrow::Cow;
 
@@ -21,8 +21,8 @@ pub struct Links {
 }
 
 impl Links {
-    /// Returns links below the external URL of the exporter and the URL of Grafana. These URLs have no query and no
-    /// fragment. Without a URL, the files keep their paths.
+    /// Creates links below the exporter's external URL and Grafana's URL, neither of which may have a query or
+    /// fragment. Without a URL, the paths in the files are kept.
     pub fn new(exporter: Option<&Url>, grafana: Option<&Url>) -> Self {
         let base = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
         Self {
@@ -31,7 +31,7 @@ impl Links {
         }
     }
 
-    /// Returns the text of rules with URLs instead of paths.
+    /// Returns the text of the rules with URLs instead of paths.
     pub fn absolute(&self, rules: &'static str) -> Cow<'static, str> {
         let mut text = Cow::Borrowed(rules);
         for (key, path) in [("runbook_url", RUNBOOK), ("dashboard_url", DASHBOARD)] {

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::response::Call;
 use super::{Handle, faults};
 
-/// Maximum time that open connections may take to complete after shutdown begins. If faults keep requests hanging, the
-/// shutdown takes about this long.
+/// How long open connections may take to complete after shutdown begins. If faults keep requests hanging, the shutdown
+/// takes about this long.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
 /// Serves a connection until either side closes it, or until shortly after shutdown begins.
@@ -27,7 +27,7 @@ pub(super) async fn serve(stream: TcpStream, handle: Handle, shutdown: Cancellat
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    // Errors of the connection do not matter. Dropping the connection closes it without a response.
+    // Connection errors are ignored. Dropping the connection closes it without a response.
     tokio::select! {
         _ = connection.as_mut() => return,
         () = abort.cancelled() => return,

@@ -13,7 +13,7 @@ use super::services::Services;
 /// A customer of the partner.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Customer {
-    /// The tenant owner id, a UUID by default.
+    /// Tenant owner id, by default a UUID.
     pub id: String,
     /// The organization's name.
     pub organization: String,
@@ -21,7 +21,7 @@ pub struct Customer {
     pub owner_email: String,
     /// Country or region.
     pub country: String,
-    /// Number of the status in the reference.
+    /// Status, by its number in the reference.
     pub status: i64,
     /// 0: customer, 1: partner, 2: to be configured.
     pub management_mode: i64,
@@ -29,7 +29,7 @@ pub struct Customer {
     pub tenants: Vec<Tenant>,
     /// Modules of the customer, with their runs.
     pub modules: Vec<Module>,
-    /// Protected data, one row per module of Microsoft 365.
+    /// Protected data of Microsoft 365, by module and sometimes also by tenant.
     pub protected: Vec<ProtectedRow>,
     /// Subscriptions of the customer.
     pub products: Vec<Product>,
@@ -46,23 +46,22 @@ pub struct Tenant {
     pub id: String,
     /// The tenant's domain.
     pub name: String,
-    /// Services that the customer has in addition to backups.
+    /// Services besides backups.
     pub services: Services,
 }
 
-/// A module of a service that is backed up, or one of its backup scopes.
+/// A module of a service, or one of its backup scopes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Module {
-    /// The job type by number.
+    /// Number of the job type.
     pub job_type: u16,
-    /// The job module by number.
+    /// Number of the job module.
     pub number: u16,
-    /// The backup scope. Several modules can have the same number and different scopes.
+    /// Backup scope. Several modules can have the same number and different scopes.
     pub scope: Option<String>,
-    /// The runs, oldest first, or a single row if the module has no runs. If empty, the module is listed as not
-    /// started.
+    /// Runs, oldest first, or a single row that never changes. If empty, the module is listed as not started.
     pub runs: Vec<Run>,
-    /// Schedule of further runs; `None` if no further runs start.
+    /// Schedule of further runs; `None` if there will be none.
     pub(crate) schedule: Option<Schedule>,
     #[serde(skip)]
     pub(crate) next_slot: i64,
@@ -71,11 +70,11 @@ pub struct Module {
 /// A row of protected data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProtectedRow {
-    /// The tenant; `None` if the API does not report it. API v1 merges the rows of several tenants.
+    /// Tenant; `None` if the API does not report it. API v1 merges the rows of several tenants.
     pub tenant_id: Option<String>,
     /// The service's name, `Cloud Backup for Microsoft 365`.
     pub service_type: String,
-    /// The module number. Each API version encodes it differently.
+    /// Number of the module. Each API version encodes it differently.
     pub module: u16,
     /// Objects scanned.
     pub total_scanned: u64,
@@ -93,17 +92,17 @@ pub struct ProtectedRow {
     pub(crate) growth: Option<Growth>,
 }
 
-/// Growth of the stored size. It depends only on time.
+/// Growth of the stored size. The size depends only on the time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Growth {
-    /// Hundredths of a gigabyte at `since`.
+    /// Size at `since`, in hundredths of a gigabyte.
     pub(crate) stored: u64,
     /// Parts per million added each day.
     pub(crate) daily: i64,
     pub(crate) since: i64,
 }
 
-/// A subscription. Every field is sent unchanged, as a string.
+/// A subscription. Every field is a string that is sent unchanged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are named as in the vendor's reference")]
@@ -150,7 +149,7 @@ impl Customer {
 }
 
 impl ProtectedRow {
-    /// Updates the row after runs of its module.
+    /// Updates the row after its module has run.
     fn advance(&mut self, restore_points: u64, newest_end: Option<i64>, now: i64) {
         if self.tenant_id.is_some() {
             self.last_run = newest_end.or(self.last_run);
@@ -190,7 +189,7 @@ impl Module {
         }
     }
 
-    /// Returns a module with one row that never changes.
+    /// Returns a module whose only row never changes.
     pub(crate) fn fixed(job_type: u16, number: u16, run: Run) -> Self {
         Self {
             runs: vec![run],

@@ -1,4 +1,4 @@
-//! Injected faults, and how responses are delivered.
+//! Injected faults, and delivery of responses.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -14,26 +14,26 @@ use serde_json::{Value, json};
 use super::response::{ApiResponse, Content};
 use super::rng::SeededRng;
 
-/// Pause before a connection is dropped within a body, so that the first part of the body is sent. Otherwise, the
-/// server would discard this buffered data.
+/// Pause before a connection is closed in the middle of a body, so that the first part is sent. Without it, the server
+/// would discard the buffered data.
 const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Size of the chunks in which the content of a decompression bomb is compressed, so that the content is never
-/// completely in memory.
+/// Size of the chunks in which the content of a decompression bomb is compressed, so that it is never in memory as a
+/// whole.
 const BOMB_CHUNK: u64 = 1 << 20;
 
 /// A fault for requests whose path matches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
-    /// A glob over the path as sent; `*` matches any characters.
+    /// Glob that must match the path as sent; `*` matches any characters.
     pub path: String,
-    /// The method; `None` matches any.
+    /// Method; `None` matches any.
     #[serde(default)]
     pub method: Option<String>,
     /// Effect of the fault.
     #[serde(flatten)]
     pub kind: FaultKind,
-    /// Maximum number of matches; `None` for no maximum.
+    /// Maximum number of matches; `None` for no limit.
     #[serde(default)]
     pub times: Option<u32>,
     /// Number of matching requests that pass before the fault applies.
@@ -48,7 +48,7 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {
-    /// Another status, with this body or a short JSON body.
+    /// A response with this status, and with this body or a short JSON body.
     Status {
         /// Status of the response.
         code: u16,
@@ -67,23 +67,23 @@ pub enum FaultKind {
     HangBody,
     /// The correct response, a few bytes at a time.
     Drip {
-        /// Bytes at a time, at least 1.
+        /// Bytes per chunk, at least 1.
         bytes: usize,
         /// Milliseconds before each chunk.
         ms: u64,
     },
     /// The connection closes before the end of the body.
     Truncate {
-        /// Bytes of the body that are sent.
+        /// Number of bytes of the body that are sent.
         bytes: usize,
-        /// True if Content-Length declares the complete body; otherwise, the body is chunked.
+        /// Whether `Content-Length` declares the complete body. Otherwise, the body is chunked.
         #[serde(default)]
         declared: bool,
     },
-    /// A wrong Content-Length.
+    /// A wrong `Content-Length`.
     ShortLength {
-        /// Difference from the length of the body. If negative, the body ends before it is complete. If positive, the
-        /// connection closes before the body is as long as declared.
+        /// Declared length minus actual length. If negative, the body is cut off at the declared length. If positive,
+        /// the connection closes before the declared length is reached.
         by: i64,
     },
     /// The connection closes without a response.
@@ -103,25 +103,25 @@ pub enum FaultKind {
         /// Target of the redirect.
         location: String,
     },
-    /// The response to too many requests.
+    /// A throttled request.
     Throttle {
-        /// The `Retry-After` header, if any.
+        /// Value of the `Retry-After` header, if any.
         #[serde(default)]
         retry_after: Option<String>,
         /// Status of the response.
         #[serde(default = "default_throttle_status")]
         code: u16,
     },
-    /// A small gzip body that decompresses to a large amount of white space.
+    /// A small gzip body that decompresses to a large amount of whitespace.
     GzipBomb {
         /// Decompressed size in bytes.
         bytes: u64,
     },
     /// The correct response with one value replaced.
     Replace {
-        /// A JSON pointer; a missing last member is added.
+        /// JSON pointer to the value. If only its last member is missing, it is added.
         pointer: String,
-        /// The value, which may be null.
+        /// New value, which may be null.
         value: Value,
     },
     /// The correct response with this `@odata.nextLink`.
@@ -160,7 +160,7 @@ pub(crate) enum Delivery {
 }
 
 impl Fault {
-    /// Returns a fault that affects every request to matching paths.
+    /// Creates a fault that affects every request to matching paths.
     #[must_use]
     pub fn new(path: &str, kind: FaultKind) -> Self {
         Self {
@@ -187,7 +187,7 @@ impl Fault {
         self
     }
 
-    /// Returns whether the fault affects a request, and counts the match.
+    /// Returns whether the fault affects a request. If so, counts the match.
     fn matches(&mut self, method: &str, path: &str, rng: &mut SeededRng) -> bool {
         let has_method = self
             .method
@@ -216,8 +216,8 @@ pub(crate) fn pick(faults: &mut [Fault], method: &str, path: &str, rng: &mut See
 }
 
 impl FaultKind {
-    /// Returns the response with this fault. `correct` creates the correct response if needed; its argument is true to
-    /// ignore paging.
+    /// Returns the response with this fault. `correct` creates the correct response if it is needed; its argument says
+    /// whether to ignore paging.
     pub(crate) fn apply(self, correct: impl FnOnce(bool) -> ApiResponse) -> (ApiResponse, Delivery) {
         let delivery = match self {
             Self::Delay { ms } => Delivery::After(Duration::from_millis(ms)),
@@ -292,8 +292,8 @@ impl Delivery {
             }
             Self::Misdeclared { by } => {
                 let declared = length.saturating_add_signed(isize::try_from(by).unwrap_or(0));
-                // The server cannot determine the length of a stream, so it uses the header and truncates a body that is
-                // too long. A body that is too short must end with an error.
+                // The server cannot determine the length of a stream, so it relies on the header and truncates a body
+                // that is longer. A shorter body must end with an error.
                 (Some(declared), Body::from_stream(interrupted(bytes)))
             }
             Self::Bomb { bytes } => (None, Body::from_stream(bomb(bytes))),
@@ -354,7 +354,7 @@ fn bomb(bytes: u64) -> impl Stream<Item = Piece> + Send {
             return Some((encoder.finish().map(Bytes::from), None));
         }
         let compressed = Bytes::from(std::mem::take(encoder.get_mut()));
-        // Lets other tasks run between two chunks.
+        // Other tasks may run between two chunks.
         tokio::task::yield_now().await;
         Some((Ok(compressed), Some((encoder, remaining - now))))
     })
@@ -384,7 +384,8 @@ fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Sets the value at a JSON pointer. Content that is not JSON or does not have the parent of the value is unchanged.
+/// Sets the value at a JSON pointer. Leaves the content unchanged if it is not JSON, or if the value's parent does not
+/// exist.
 fn replace_value(mut response: ApiResponse, pointer: &str, value: Value) -> ApiResponse {
     let Content::Json(json) = &mut response.content else {
         return response;

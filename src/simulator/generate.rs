@@ -20,7 +20,7 @@ const AZURE: u16 = 12;
 const SALESFORCE: u16 = 15;
 const DYNAMICS: u16 = 16;
 
-/// The module of Salesforce backups, which the reference lacks.
+/// Module of Salesforce backups, which is missing from the reference.
 const SALESFORCE_BACKUP: u16 = 301;
 
 /// Returns the customer with this index. A customer that joined later has no history.
@@ -32,7 +32,7 @@ pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Cust
     }
 }
 
-/// Returns the rows of the tenants' object scans for the services that a customer has.
+/// Returns the job-list rows of object scans, for the services that a customer has.
 fn scans(has: impl Fn(u16) -> bool, has_exceptions: bool) -> Vec<Module> {
     let status = if has_exceptions {
         status::FINISHED_WITH_EXCEPTION

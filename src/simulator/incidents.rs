@@ -1,9 +1,8 @@
-//! Past incidents of a fleet. Each interrupts the backups of one customer for days, and ends before the scenarios
-//! start.
+//! Past incidents of a fleet. Each interrupts one customer's backups for days, and ends before the scenarios begin.
 //!
-//! Incidents follow each other in lanes: the first lane has one at any time, the second and third have pauses, and the
-//! others have one over some weekends. At any time, one to five customers per group are therefore in trouble, more of
-//! them on weekends than on other days.
+//! Incidents follow each other in lanes. The first lane has an incident at any time, the second and third have pauses,
+//! and the others have one on some weekends. At any time, one to five customers per group are therefore affected, and
+//! more on weekends than on other days.
 
 use std::collections::BTreeMap;
 
@@ -11,33 +10,33 @@ use serde::Serialize;
 
 use super::rng::SeededRng;
 
-/// Number of customers at the start of the list that each have a special scenario.
+/// Number of customers at the start of the list that each have a different scenario.
 pub(crate) const SPECIAL_CUSTOMERS: usize = 12;
 
-/// Number of customers after which the scenarios repeat. Three of them miss their objective.
+/// Number of customers after which the scenarios repeat. Three of these customers exceed their RPO.
 pub(crate) const SCENARIO_PERIOD: usize = 75;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 const HOUR_U32: u32 = 3600;
 
-/// Time between the first incidents and the start of the simulation: longer than the history that a demo backfills.
+/// Time between the first incidents and the start of the scenarios; longer than the history that a demo backfills.
 const FIRST: i64 = 34 * DAY;
 
-/// Time after which a module without a restore point misses its objective. The default of the exporter is 26 hours.
+/// Time after which a module without a new restore point exceeds its RPO: the exporter's default.
 const OBJECTIVE: i64 = 26 * HOUR;
 
-/// Minimum and maximum time for which an incident takes a customer past its objective, in seconds.
+/// Shortest and longest time for which an incident makes a customer exceed its RPO, in seconds.
 const SHORTEST: u32 = 10 * HOUR_U32;
 const LONGEST: u32 = 56 * HOUR_U32;
 
-/// Percentage of the weekends on which a weekend lane has an incident.
+/// Percentage of weekends on which a weekend lane has an incident.
 const WEEKENDS: u64 = 75;
 
-/// Number of the Unix epoch's weekday, if Monday is 0.
+/// Weekday of the Unix epoch, a Thursday; Monday is 0.
 const EPOCH_WEEKDAY: i64 = 3;
 
-/// What a past incident did to the runs of a module.
+/// Effect of a past incident on a module's runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Interruption {
@@ -45,16 +44,16 @@ pub(crate) enum Interruption {
     Failing,
     /// No run started.
     Silent,
-    /// The first run did not end until it was cancelled. No other run started.
+    /// The first run hung until it was cancelled. No other run started.
     Hung,
 }
 
-/// The modules that a past incident affected.
+/// Modules affected by a past incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Affected {
     /// All modules of the customer's main service.
     Service,
-    /// A main module of that service, by number from 0 to [`MAIN_MODULES`] − 1.
+    /// One of that service's main modules, by index below [`MAIN_MODULES`].
     Module(usize),
 }
 
@@ -89,8 +88,8 @@ pub(crate) struct Incident {
 struct Lane {
     /// Maximum pause between two incidents; `None` for incidents on weekends.
     pause: Option<u32>,
-    /// Time without incidents before the simulation starts. Each of the first three lanes ends when a customer with a
-    /// scenario begins to miss its objective.
+    /// Time without incidents before the scenarios. Each of the first three lanes ends when a customer with a scenario
+    /// first exceeds its RPO.
     quiet: i64,
 }
 
@@ -117,8 +116,8 @@ const LANES: [Lane; 5] = [
     },
 ];
 
-/// Returns the incidents before `started` by customer index. Each incident ends early enough for every module to have
-/// completed another run since then; such a run takes up to `recovery` seconds.
+/// Returns the incidents before `started`, by customer index. Each ends at least `recovery` seconds before `started`,
+/// so that every module can complete another run.
 pub(crate) fn incidents(seed: u64, customers: usize, started: i64, recovery: i64) -> BTreeMap<usize, Vec<Incident>> {
     let mut all: BTreeMap<usize, Vec<Incident>> = BTreeMap::new();
     for group in 0..customers.div_ceil(SCENARIO_PERIOD) {
@@ -132,7 +131,7 @@ pub(crate) fn incidents(seed: u64, customers: usize, started: i64, recovery: i64
                 let Some(member) = members.next() else { continue };
                 let incident = incident(from, to, &mut rng);
                 let index = first.saturating_add(member);
-                // A smaller fleet has fewer incidents.
+                // Customers beyond the end of a small fleet have no incidents.
                 if index < customers {
                     all.entry(index).or_default().push(incident);
                 }
@@ -151,7 +150,7 @@ fn shuffled_members(rng: &mut SeededRng) -> Vec<usize> {
     members.into_iter().map(|(_, member)| member).collect()
 }
 
-/// Returns the incident that takes a customer past its objective between two times.
+/// Returns an incident that makes a customer exceed its RPO between two times.
 fn incident(from: i64, to: i64, rng: &mut SeededRng) -> Incident {
     let module = usize::try_from(rng.below(4)).unwrap_or(0);
     let (affected, interruption) = match rng.below(100) {
@@ -171,7 +170,7 @@ fn incident(from: i64, to: i64, rng: &mut SeededRng) -> Incident {
 }
 
 impl Lane {
-    /// Returns the periods in which a customer misses its objective.
+    /// Returns the periods in which a customer exceeds its RPO.
     fn breaches(self, begin: i64, end: i64, rng: &mut SeededRng) -> Vec<(i64, i64)> {
         let mut breaches = Vec::new();
         let mut at = begin;
@@ -196,7 +195,7 @@ impl Lane {
     }
 }
 
-/// Postpones the end of an incident on a weekend to Monday's working hours.
+/// Postpones an end on a weekend to Monday's working hours.
 fn resolved(at: i64, rng: &mut SeededRng) -> i64 {
     let working_hours = rng.seconds(8 * HOUR_U32, 14 * HOUR_U32);
     match weekday(at) {

@@ -1,4 +1,4 @@
-//! Response times measured at the real API.
+//! Response times like those of the real API.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub enum Latency {
     /// No delay.
     #[default]
     None,
-    /// Delays measured at the real API.
+    /// Delays measured with the real API.
     Real,
 }
 
@@ -27,7 +27,7 @@ impl Latency {
     }
 }
 
-/// Returns the measured latency in milliseconds. Error responses and overviews without data are fast.
+/// Returns the measured latency in milliseconds. Token requests, errors and overviews without data are fast.
 fn measured(path: &str, response: &ApiResponse) -> u64 {
     let has_ending = |endings: &[&str]| endings.iter().any(|ending| path.ends_with(ending));
     if response.status != StatusCode::OK || path.ends_with("/connect/token") {

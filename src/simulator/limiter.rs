@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// A token bucket in real time with a capacity of one second.
+/// A token bucket in real time, with a capacity of one second's requests.
 #[derive(Debug)]
 pub(super) struct Limiter {
     rate: f64,

@@ -1,10 +1,10 @@
-//! The words of the API, taken directly from its reference, and unusual but realistic names.
+//! The API's words, copied from its reference, and unusual but realistic names.
 
 mod organizations;
 
 pub(crate) use organizations::{domain_word, organization};
 
-/// Every job type of the reference by number, with the word in responses and paths of API v1.
+/// Every job type in the reference, with its number and its word in API v1 responses and paths.
 pub(crate) const JOB_TYPES: &[(u16, &str)] = &[
     (0, "Microsoft 365 Scan"),
     (7, "Microsoft 365"),
@@ -15,7 +15,7 @@ pub(crate) const JOB_TYPES: &[(u16, &str)] = &[
     (16, "Dynamics 365"),
 ];
 
-/// Every job module of the reference, and the module of Salesforce, by number.
+/// Every job module in the reference, and the Salesforce module, with number and word.
 pub(crate) const MODULES: &[(u16, &str)] = &[
     (0, "None"),
     (8, "Archiver"),
@@ -63,10 +63,10 @@ pub(crate) const MODULES: &[(u16, &str)] = &[
     (551, "Dynamics Unified Operations Backup"),
 ];
 
-/// Number and word of a module that the reference does not list yet.
+/// Number and word of a module that is not in the reference yet.
 pub(crate) const UNLISTED_MODULE: (u16, &str) = (399, "Loop Backup");
 
-/// Container types of scan profiles of Microsoft 365: number and API v1 word.
+/// Container types of scan profiles, with number and API v1 word.
 pub(crate) const OBJECT_TYPES: &[(u16, &str)] = &[
     (0, "SiteCollection"),
     (1, "Mailbox"),
@@ -99,7 +99,7 @@ pub(crate) const OBJECT_TYPES: &[(u16, &str)] = &[
     (105, "Google Vault Matter"),
 ];
 
-/// Organization names, plain and unusual, in the order of the customers.
+/// Plain and unusual organization names, in the order of the customers.
 const ORGANIZATIONS: &[&str] = &[
     "Contoso Ltd",
     "O'Reilly & Sons",
@@ -133,7 +133,7 @@ const ORGANIZATIONS: &[&str] = &[
     "10027",
 ];
 
-/// Countries as the API spells them.
+/// Countries in the API's spelling.
 pub(crate) const COUNTRIES: &[&str] = &[
     "Germany",
     "United States",
@@ -157,14 +157,14 @@ pub(crate) fn hostile_organization(index: usize) -> String {
     }
 }
 
-/// Returns the word of a number; unlisted numbers are unchanged.
+/// Returns the word for a number, or the number itself if it is not listed.
 fn word<'a>(mut words: impl Iterator<Item = &'a (u16, &'a str)>, number: u16) -> String {
     words
         .find(|(listed, _)| *listed == number)
         .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
 }
 
-/// Returns the number of a word.
+/// Returns the number for a word.
 fn number<'a>(mut words: impl Iterator<Item = &'a (u16, &'a str)>, word: &str) -> Option<u16> {
     words.find(|(_, listed)| *listed == word).map(|(number, _)| *number)
 }
@@ -173,17 +173,17 @@ fn modules() -> impl Iterator<Item = &'static (u16, &'static str)> {
     MODULES.iter().chain([&UNLISTED_MODULE])
 }
 
-/// Returns the API v1 word for a job type; unlisted numbers are unchanged.
+/// Returns the API v1 word for a job type, or the number itself if it is not listed.
 pub(crate) fn job_type_word(number: u16) -> String {
     word(JOB_TYPES.iter(), number)
 }
 
-/// Returns the API v1 word for a job module; unlisted numbers are unchanged.
+/// Returns the API v1 word for a job module, or the number itself if it is not listed.
 pub(crate) fn module_word(number: u16) -> String {
     word(modules(), number)
 }
 
-/// Returns the word of a module in rows of protected data. For some modules, it differs from the word in job lists.
+/// Returns a module's word in rows of protected data, which sometimes differs from the word in job lists.
 pub(crate) fn protected_word(number: u16) -> String {
     match number {
         304 => "Microsoft 365 Group".to_owned(),

@@ -1,4 +1,4 @@
-//! The token endpoint: client credentials by secret or by certificate, and the issued tokens.
+//! The token endpoint: authentication by secret or certificate, and the issued tokens.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use super::Settings;
 use super::response::{ApiResponse, Call};
 use super::rng::SeededRng;
 
-/// The scopes of API v1.
+/// Scopes of API v1.
 const V1_SCOPES: [&str; 5] = [
     "partner.customers.read.all",
     "partner.cbprotected.read.all",
@@ -22,7 +22,7 @@ const V1_SCOPES: [&str; 5] = [
     "partner.scanprofiles.read.all",
 ];
 
-/// The scopes of API v3.
+/// Scopes of API v3.
 const V3_SCOPES: [&str; 7] = [
     "elements.customers.read.all",
     "elements.cbprotected.read.all",
@@ -33,13 +33,13 @@ const V3_SCOPES: [&str; 7] = [
     "elements.bm.tenant.read.all",
 ];
 
-/// Maximum length of a scope string. The real endpoint rejects longer strings.
+/// Maximum length of the requested scopes. The real endpoint rejects longer strings.
 const SCOPE_LIMIT: usize = 300;
 
 /// Seconds by which the client's clock may be ahead.
 const CLOCK_TOLERANCE: i64 = 60;
 
-/// Prefix of every token, so that searches find leaked tokens.
+/// Prefix of every token, by which tests find leaked tokens.
 const TOKEN_PREFIX: &str = "sim-token-";
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -73,7 +73,7 @@ pub(crate) struct Registration {
 struct Certificate {
     /// The public key as PKCS#1 DER.
     public_key: Vec<u8>,
-    /// SHA-1 of the certificate's DER in upper-case hex.
+    /// SHA-1 of the certificate's DER encoding, in upper-case hexadecimal.
     thumbprint: String,
 }
 
@@ -83,7 +83,7 @@ struct Grant {
     expires: i64,
 }
 
-/// An `error` code of RFC 6749, section 5.2.
+/// An `error` code from RFC 6749, section 5.2.
 type OauthError = &'static str;
 
 const INVALID_CLIENT: OauthError = "invalid_client";
@@ -92,11 +92,11 @@ const INVALID_SCOPE: OauthError = "invalid_scope";
 const UNSUPPORTED_GRANT_TYPE: OauthError = "unsupported_grant_type";
 
 impl Registration {
-    /// Creates the registration from the settings, without tokens.
+    /// Creates the registration, without any tokens.
     ///
     /// # Errors
     ///
-    /// Returns an error if the certificate is not a PEM certificate.
+    /// Returns an error if the certificate is not in PEM format or cannot be parsed.
     pub(crate) fn new(settings: &Settings) -> std::io::Result<Self> {
         Ok(Self {
             client_id: settings.client_id.clone(),
@@ -167,8 +167,8 @@ impl Registration {
             Some(_) => return Err(UNSUPPORTED_GRANT_TYPE),
             None => return Err(INVALID_REQUEST),
         }
-        // A client that reaches the simulator by another host name, for example from another container, uses that name
-        // in the audience.
+        // A client that uses another host name for the simulator, for example from another container, puts that name in
+        // the audience.
         let audiences = [token_url.to_owned(), format!("{}{}", call.origin, super::TOKEN_PATH)];
         self.authenticate(&form, &audiences, now)?;
         self.requested_scopes(form.get("scope").map_or("", String::as_str))
@@ -256,7 +256,7 @@ impl Certificate {
         })
     }
 
-    /// Returns the claims of a JWT signed with this certificate's key.
+    /// Returns the claims of a JWT, if it was signed with this certificate's key.
     fn verified_claims(&self, token: &str) -> Option<Value> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;

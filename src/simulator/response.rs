@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use super::customer::Product;
 use super::run::ABSENT;
 
-/// Maximum size of a request body. The largest legitimate body is a filter of a few thousand ids.
+/// Maximum size of a request body. The largest legitimate body is a filter with a few thousand ids.
 const BODY_LIMIT: usize = 1 << 20;
 
 /// A request with its complete body.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
     pub(crate) method: String,
-    /// The path as sent.
+    /// Path as sent.
     pub(crate) path: String,
-    /// The query as sent.
+    /// Query as sent.
     pub(crate) query: String,
     /// Origin of the request, such as `http://127.0.0.1:10028`, from its `Host` header.
     pub(crate) origin: String,
@@ -37,7 +37,7 @@ pub(crate) struct ApiResponse {
     pub(crate) content: Content,
 }
 
-/// Content of a response. JSON is encoded only when it is sent, so that a fault can change it.
+/// Content of a response. JSON is encoded only when it is sent, so that faults can change it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Content {
     Empty,
@@ -46,7 +46,7 @@ pub(crate) enum Content {
 }
 
 impl Call {
-    /// Reads a request with its complete body. The error is the response to a body that is too large or incomplete.
+    /// Reads a request with its complete body. If the body is too large or incomplete, returns the error response.
     pub(crate) async fn read(request: Request<Incoming>) -> Result<Self, ApiResponse> {
         let (parts, body) = request.into_parts();
         let header = |name| {
@@ -126,7 +126,7 @@ impl ApiResponse {
         Self::error(StatusCode::NOT_FOUND, &format!("no such {resource}"))
     }
 
-    /// Returns 405 with the allowed methods.
+    /// Returns status 405 with the allowed methods.
     pub(crate) fn method_not_allowed(allowed: &str) -> Self {
         Self::error(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -159,7 +159,7 @@ pub(crate) fn with_fields(mut value: Value, fields: &BTreeMap<String, Value>) ->
     value
 }
 
-/// Returns the row of a subscription, the same in both API versions.
+/// Returns the row of a subscription, which is the same in both API versions.
 pub(crate) fn product(product: &Product) -> Value {
     let own_fields = Product {
         raw_fields: BTreeMap::new(),
@@ -168,7 +168,7 @@ pub(crate) fn product(product: &Product) -> Value {
     with_fields(json!(own_fields), &product.raw_fields)
 }
 
-/// Formats a duration as the API does, such as `17m39s`; `N/A` if a time is missing or the end is before the start.
+/// Formats a duration as the API does, such as `17m39s`, or `N/A` if a time is missing or the end precedes the start.
 pub(crate) fn duration(start: Option<i64>, end: Option<i64>) -> String {
     let seconds = match (start, end) {
         (Some(start), Some(end)) if end >= start => end.saturating_sub(start),
@@ -188,7 +188,7 @@ pub(crate) fn time(at: Option<i64>) -> String {
     format_time(at, "%Y-%m-%dT%H:%M:%SZ")
 }
 
-/// Formats a Unix time; `N/A` if there is none.
+/// Formats a Unix time, or `N/A` if there is none.
 pub(crate) fn format_time(at: Option<i64>, format: &str) -> String {
     at.and_then(|at| jiff::Timestamp::from_second(at).ok())
         .map_or_else(|| ABSENT.to_owned(), |at| at.strftime(format).to_string())

@@ -1,13 +1,13 @@
-//! A seeded random number generator whose numbers never change.
+//! A seeded random number generator with a stable sequence.
 
-/// Splitmix64. It does not come from a crate, so that the world of a seed stays the same when dependencies change.
+/// SplitMix64, implemented here so that updates of dependencies cannot change the world of a seed.
 #[derive(Clone, Debug)]
 pub(crate) struct SeededRng(u64);
 
 impl SeededRng {
-    /// Returns the generator for a path of numbers, such as seed, customer, module and slot.
+    /// Creates the generator for a path of numbers, such as seed, customer, module and slot.
     ///
-    /// Generators of different paths are independent, so items may be created in any order.
+    /// Generators with different paths are independent, so items may be created in any order.
     pub(crate) fn from_path(path: &[u64]) -> Self {
         let state = path.iter().fold(0x243F_6A88_85A3_08D3, |state, part| {
             Self(state ^ part.wrapping_mul(0x9E37_79B9_7F4A_7C15)).next()
@@ -24,22 +24,22 @@ impl SeededRng {
         mixed ^ (mixed >> 31)
     }
 
-    /// Returns a number from 0 to `limit` − 1, or 0 if `limit` is 0.
+    /// Returns a number below `limit`, or 0 if `limit` is 0.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next().checked_rem(limit).unwrap_or(0)
     }
 
-    /// Returns a number from `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, inclusive.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low.saturating_add(self.below(high.saturating_sub(low).saturating_add(1)))
     }
 
-    /// Returns a number from `low` to `high` as a signed value, for timestamps and durations.
+    /// Returns a number from `low` to `high`, inclusive, as a signed value for timestamps and durations.
     pub(crate) fn seconds(&mut self, low: u32, high: u32) -> i64 {
         i64::try_from(self.between(u64::from(low), u64::from(high))).unwrap_or(0)
     }
 
-    /// Returns true with a probability of `percent` in a hundred.
+    /// Returns true with a probability of `percent` percent.
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
@@ -72,7 +72,7 @@ impl SeededRng {
         )
     }
 
-    /// Returns a random size in the format of the API: gigabytes below `limit`, with a fraction.
+    /// Returns a random size below `limit` gigabytes, in the API's format.
     pub(crate) fn gigabytes(&mut self, limit: u64) -> String {
         let (whole, hundredths) = (self.below(limit), self.between(1, 99));
         format!("{whole}.{hundredths:02} GB")
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn numbers_match_the_reference_implementation() {
-        // The first numbers of the reference implementation with the state 1234567.
+        // The reference implementation's first numbers from the state 1234567.
         let mut rng = SeededRng(1_234_567);
         assert_eq!(rng.next(), 6_457_827_717_110_365_317);
         assert_eq!(rng.next(), 3_203_168_211_198_807_973);

@@ -1,4 +1,4 @@
-//! Parts of rows that are the same in both API versions.
+//! Parts of responses that are the same in both API versions.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::response::{duration, time, with_fields};
 use super::scan::{Change, ScanProfile};
 use super::world::JobRow;
 
-/// Returns the row of a run; each API version formats type, module and status differently.
+/// Returns the row of a run. Type, module and status are passed in, because each API version formats them differently.
 pub(super) fn job_row(
     JobRow { run, last_modified, .. }: &JobRow<'_>,
     job_type: Value,
@@ -60,8 +60,8 @@ pub(super) fn scan_profile_row(profile: &ScanProfile, modified: &str) -> Value {
     with_fields(row, &profile.raw_fields)
 }
 
-/// Returns the settings of a scan profile. The time format, the names of two fields and the containers differ by API
-/// version.
+/// Returns the settings of a scan profile. The formatted times, the names of two fields, and the containers are passed
+/// in, because they differ between the API versions.
 pub(super) fn scan_profile_detail(
     profile: &ScanProfile,
     [modified, created]: [String; 2],

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use super::incidents::{Incident, incidents};
 use super::{History, Settings};
 
-/// Maximum number of runs per module: enough for a history at startup, without unlimited growth.
+/// Maximum number of runs per module: enough for a history at startup, but bounded.
 const MAX_RUNS_PER_MODULE: usize = 60;
 
-/// Maximum number of runs in total, so that a world of ten thousand customers fits into the memory of a small machine:
-/// a full history for about 300 customers with eight modules, and a shorter history for more customers.
+/// Approximate maximum number of runs in total, so that a world of ten thousand customers fits into a small machine's
+/// memory. It is enough for the full history of about 300 customers with eight modules. More customers have a shorter
+/// history.
 const MAX_RUNS: usize = 150_000;
 
-/// Number of modules of an ordinary customer, by which [`MAX_RUNS`] is divided.
+/// Typical number of modules per customer, for dividing [`MAX_RUNS`] among them.
 const MODULES_PER_CUSTOMER: usize = 8;
 
-/// Time in which a module with daily runs starts and completes another run, in scheduled seconds.
+/// Time within which a module with daily runs completes another run, in uncompressed seconds.
 const RECOVERY: u32 = 27 * 3600;
 
 /// Settings for generating customers and advancing time.
@@ -25,7 +26,7 @@ pub(crate) struct Rules {
     pub(crate) customers: usize,
     pub(crate) hostile: bool,
     pub(crate) churn: bool,
-    /// Unix time at which the customers' scenarios take place.
+    /// Unix time for which the customers' scenarios are set up.
     pub(crate) started: i64,
     pub(crate) max_runs: usize,
     /// Incidents before `started`, by customer index. A hostile world has none.
@@ -60,7 +61,7 @@ impl Rules {
         rules
     }
 
-    /// Returns scheduled seconds as seconds of the clock: divided by the speed, at least one.
+    /// Divides scheduled seconds by the speed. Returns at least one second.
     pub(crate) fn compressed(&self, seconds: u32) -> i64 {
         std::time::Duration::try_from_secs_f64(f64::from(seconds) / self.speed)
             .ok()

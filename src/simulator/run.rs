@@ -1,4 +1,4 @@
-//! One run of a module, and the rows of modules without runs.
+//! A run of a module, and the rows of modules without runs.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::rng::SeededRng;
 /// The API's text for an absent value.
 pub(crate) const ABSENT: &str = "N/A";
 
-/// Size of a run that stored nothing, and of every run of Microsoft 365.
+/// Size of a run that stored nothing, and of every Microsoft 365 run.
 pub(crate) const NO_SIZE: &str = "0 GB";
 
-/// Status numbers of the reference that the simulator uses.
+/// The status numbers from the reference that the simulator uses.
 pub(crate) mod status {
     pub(crate) const RUNNING: i64 = 1;
     pub(crate) const FINISHED: i64 = 2;
@@ -29,26 +29,26 @@ pub(crate) mod status {
     pub(crate) const NOT_STARTED: i64 = 13;
 }
 
-/// One run of a module. Each API version formats it differently.
+/// A run of a module. Each API version formats it differently.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Run {
-    /// The job id; `N/A` for some runs.
+    /// Job id; `N/A` for some runs.
     pub id: String,
-    /// The job name, which is the backup scope; `N/A` for services without scopes.
+    /// Job name, which is the backup scope; `N/A` for services without scopes.
     pub name: String,
-    /// Status number; numbers that the reference does not list are sent unchanged.
+    /// Status number. Numbers that are not in the reference are sent unchanged.
     pub status: i64,
-    /// Objects that the run processed.
+    /// Number of processed objects.
     pub total: u64,
-    /// Objects that failed.
+    /// Number of failed objects.
     pub failed: u64,
-    /// Objects that succeeded.
+    /// Number of successful objects.
     pub successful: u64,
-    /// Objects that were skipped.
+    /// Number of skipped objects.
     pub skipped: u64,
-    /// Objects with a warning.
+    /// Number of objects with a warning.
     pub warning: u64,
-    /// The size as the API formats it, such as `5.01 GB`.
+    /// Size in the API's format, such as `5.01 GB`.
     pub backup_size: String,
     /// Start as Unix time.
     pub start: Option<i64>,
@@ -56,10 +56,10 @@ pub struct Run {
     pub end: Option<i64>,
     /// Last modification as Unix time.
     pub last_modified: Option<i64>,
-    /// JSON fields that replace or extend the row.
+    /// Fields that replace or extend the row's JSON.
     pub raw_fields: BTreeMap<String, Value>,
-    /// The slot of the schedule that decides how this run continues; `None` if the run has ended, or if a test created
-    /// it.
+    /// Slot in the schedule, from which the unfinished run is updated; `None` if the run has ended or was created by a
+    /// test.
     #[serde(skip)]
     pub slot: Option<i64>,
 }
@@ -90,7 +90,7 @@ impl Run {
         }
     }
 
-    /// Returns the row of a tenant's object scan. It has only a status.
+    /// Returns the row of a tenant's object scan, which has only a status.
     pub(crate) fn scan(status: i64) -> Self {
         const COUNTS: [&str; 6] = [
             "totalCount",

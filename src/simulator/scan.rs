@@ -10,37 +10,37 @@ use super::rng::SeededRng;
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScanProfile {
-    /// The profile's id.
+    /// Id of the profile.
     pub id: String,
     /// Name of the profile.
     pub name: String,
     /// 0: express, 1: advanced.
     pub scan_mode: i64,
-    /// A free-text description.
+    /// Free-text description.
     pub description: String,
-    /// The tenant that it scans.
+    /// Id of the scanned tenant.
     pub tenant_id: String,
-    /// The domain of that tenant.
+    /// Domain of the scanned tenant.
     pub tenant_domain: String,
     /// Creation as Unix time.
     pub created: i64,
     /// Last modification as Unix time.
     pub modified: i64,
-    /// The account used for the scan, if any.
+    /// Account used for the scan, if any.
     pub impersonation_account: Option<String>,
-    /// True if in-place archived mailboxes are scanned.
+    /// Whether in-place archived mailboxes are scanned.
     pub archived_mailboxes: bool,
-    /// True if locked objects do not affect the job status.
+    /// Whether locked objects are ignored in the job status.
     pub ignore_locked: bool,
     /// `No` or `hh:mm`.
     pub daily_scan: String,
-    /// True if an email reports objects that are out of policy.
+    /// Whether an email reports objects that are out of policy.
     pub out_of_policy_notification: bool,
     /// Containers that the profile scans.
     pub containers: Vec<Container>,
-    /// The daily report.
+    /// Latest daily report.
     pub report: DailyReport,
-    /// Whether API v1 uses the older of two spellings of the fields.
+    /// Whether API v1 uses the older of two spellings of the field names.
     pub older_spelling: bool,
     /// Fields that replace or extend the JSON of the list and the detail.
     pub raw_fields: BTreeMap<String, Value>,
@@ -52,18 +52,18 @@ pub struct ScanProfile {
 pub struct Container {
     /// Name of the container.
     pub name: String,
-    /// The object type by number.
+    /// Number of the object type.
     pub object_type: u16,
 }
 
 /// The daily report of a scan profile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct DailyReport {
-    /// Unix time of the report; without a report, the last modification of the profile is used.
+    /// Unix time of the report. Without it, the time of the profile's last modification is sent.
     pub updated: Option<i64>,
-    /// Status number of the last scan.
+    /// Status number of the latest scan.
     pub status: i64,
-    /// Objects newly registered.
+    /// Newly registered objects.
     pub new: Vec<Change>,
     /// Objects moved to another container.
     pub moved: Vec<Change>,
@@ -82,23 +82,23 @@ pub struct Change {
     pub container: String,
 }
 
-/// When a profile's scans run, and when they start to fail.
+/// Schedule of a profile's scans, and their results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Scans {
     pub(crate) key: u64,
     pub(crate) phase: i64,
     pub(crate) period: i64,
     pub(crate) fails_from: Option<i64>,
-    /// True if scans end with various statuses.
+    /// Whether scans end with various statuses.
     pub(crate) is_odd: bool,
-    /// True if there is a daily scan. Without it, there is no report.
+    /// Whether there is a daily scan. Without it, there is no report.
     pub(crate) daily: bool,
     #[serde(skip)]
     pub(crate) reported: Option<i64>,
 }
 
 impl ScanProfile {
-    /// Generates the report that is due at `now`.
+    /// Generates the latest report that is due by `now`.
     pub(crate) fn advance(&mut self, now: i64) {
         let scans = &self.scans;
         if !scans.daily {

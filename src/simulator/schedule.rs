@@ -1,8 +1,8 @@
-//! Times and results of the runs of a module: a pure function of seed, module and slot.
+//! Times and results of a module's runs: a pure function of seed, module and slot.
 //!
 //! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
 //!
-//! This file is long, because it also contains the tests of the times and results.
+//! This file is long, because it contains the tests of all times and results.
 
 use serde::Serialize;
 
@@ -10,15 +10,15 @@ use super::incidents::{Interruption, Interval};
 use super::rng::SeededRng;
 use super::run::{ABSENT, NO_SIZE, Run, status};
 
-/// How the runs of a module usually end.
+/// How a module's runs usually end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Habit {
     /// Each run creates a restore point, sometimes with failed objects.
     Steady,
-    /// Like [`Habit::Steady`], with an occasional single failure.
+    /// Like [`Habit::Steady`], but with an occasional single failure.
     Usual,
-    /// Nearly all runs are successful; the others have various results.
+    /// Nearly all runs are successful. The others have various results.
     Reliable,
     /// One run in five creates no restore point.
     Flaky,
@@ -26,11 +26,11 @@ pub(crate) enum Habit {
     Exceptions,
     /// Each run fails or fails to start.
     Failing,
-    /// Successful until [`Schedule::fails_from`]; then each run fails before it processes an object.
+    /// Successful until [`Schedule::fails_from`]. Afterwards, each run fails before it processes an object.
     Broken,
     /// Each final status in turn.
     Rotating,
-    /// Successful until the last slot, after which no run starts.
+    /// Successful until the last slot. Afterwards, no run starts.
     Silent,
     /// Successful until the last slot. The run of that slot never ends.
     Stuck,
@@ -42,35 +42,35 @@ pub(crate) enum Habit {
 pub(crate) enum Work {
     /// About this many objects.
     Objects(u64),
-    /// No objects, in a run that starts and ends in the same second.
+    /// No objects; the run starts and ends in the same second.
     Instant,
     /// No objects; the run has neither an id nor times, only a last modification.
     Nothing,
 }
 
-/// Schedule of a module's runs, in seconds already divided by `speed`.
+/// Schedule of a module's runs. All periods are already divided by the speed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Schedule {
     pub(crate) phase: i64,
     pub(crate) period: i64,
-    /// Time for which a run is queued.
+    /// How long a run is queued.
     pub(crate) wait: i64,
     pub(crate) duration: i64,
     pub(crate) habit: Habit,
-    /// The seed of the module's random numbers.
+    /// Seed of the module's random numbers.
     pub(crate) key: u64,
-    /// The backup scope, if the service has scopes.
+    /// Backup scope, if the service has scopes.
     pub(crate) scope: Option<String>,
     /// Prefix of the job ids.
     pub(crate) id_prefix: &'static str,
     /// Percentage of runs without an id.
     pub(crate) anonymous: u64,
     pub(crate) work: Work,
-    /// Size stored by an ordinary run, in hundredths of a gigabyte.
+    /// Largest size of a run, in hundredths of a gigabyte.
     pub(crate) stores: u64,
-    /// Time at which [`Habit::Broken`] begins to fail.
+    /// Time from which runs with [`Habit::Broken`] fail.
     pub(crate) fails_from: i64,
-    /// No slot starts before this time.
+    /// No run starts in a slot before this time.
     pub(crate) not_before: i64,
     /// No slot starts after this time.
     pub(crate) not_after: i64,
@@ -79,7 +79,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Returns the latest slot that has started by `now`.
+    /// Returns the latest slot that starts by `now`.
     pub(crate) fn slot_at(&self, now: i64) -> i64 {
         now.min(self.not_after)
             .saturating_sub(self.phase)
@@ -91,7 +91,7 @@ impl Schedule {
         slot.saturating_mul(self.period).saturating_add(self.phase)
     }
 
-    /// Returns the past interruption at the start of a slot.
+    /// Returns the past interruption in which a slot starts.
     fn interruption(&self, slot: i64) -> Option<&Interval> {
         let start = self.start_of(slot);
         self.interruptions.iter().find(|interval| interval.contains(start))
@@ -116,8 +116,8 @@ impl Schedule {
             }
     }
 
-    /// Returns the latest slot by `now`. If a past interruption suppresses its run, returns the latest earlier slot
-    /// with a run.
+    /// Returns the latest slot by `now`, or the latest earlier slot with a run if a past interruption suppresses this
+    /// slot's run.
     fn newest_with_run(&self, now: i64) -> i64 {
         let slot = self.slot_at(now);
         match self.interruption(slot) {
@@ -236,7 +236,7 @@ impl Schedule {
         let permille = rng.below(1000);
         match self.habit {
             Habit::Steady | Habit::Silent | Habit::Stuck => steady(permille),
-            // The run after a failure always succeeds.
+            // Only one slot in four may fail, so the run after a failure always succeeds.
             Habit::Usual if slot.rem_euclid(4) == 0 && permille >= 995 => FAILED,
             Habit::Usual => steady(permille),
             Habit::Broken if self.start_of(slot) < self.fails_from => steady(permille),
@@ -275,7 +275,7 @@ impl Schedule {
             status::CANCELED | status::STOPPED => ordinary / 2,
             _ => ordinary,
         };
-        // At any speed, a run ends before the next run starts.
+        // At any speed, a run ends before the next one is queued.
         duration.clamp(0, (self.period - self.wait - 1).max(0))
     }
 }
@@ -309,8 +309,8 @@ impl Run {
     }
 }
 
-/// Updates a module's runs to `now`: ends unfinished runs, adds runs that have started since, and drops the oldest runs
-/// beyond `max_runs`. Returns the number of new restore points.
+/// Updates a module's runs to `now`: updates unfinished runs, adds new runs, and drops the oldest runs beyond
+/// `max_runs`. Returns the number of new restore points.
 pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Schedule, max_runs: usize, now: i64) -> u64 {
     let completed: u64 = runs
         .iter_mut()
@@ -429,7 +429,7 @@ mod tests {
         );
     }
 
-    /// Returns a schedule with an interruption of three slots.
+    /// Returns a schedule with an interruption that lasts for three slots.
     fn interrupted(interruption: Interruption) -> Schedule {
         let mut schedule = daily(Habit::Steady);
         schedule.interruptions = vec![Interval {
@@ -471,7 +471,7 @@ mod tests {
         );
     }
 
-    /// Returns the runs after one advance over some hours, and after an advance per hour.
+    /// Returns the runs after advancing by a number of hours, once in a single step and once hour by hour.
     fn runs_in_one_and_many_steps(schedule: &Schedule, start: i64, hours: i64) -> [Vec<Run>; 2] {
         let last = hours - 1;
         [vec![last], (0..hours).collect()].map(|steps| {

@@ -1,5 +1,5 @@
-//! Services of a tenant that only some customers have: seats, users, consent, signs of ransomware and baselines. Also
-//! job reports.
+//! Services of a tenant that only some customers have: seats, users, consent, signs of ransomware, and baselines. Also
+//! contains job reports.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::rng::SeededRng;
 use super::run::{Run, status};
 
-/// Object types by which signs of ransomware are counted.
+/// Object types for which signs of ransomware are counted.
 pub(crate) const SIGN_TYPES: [&str; 4] = ["teams", "sharePointSites", "oneDrives", "groups"];
 
 /// Signs of ransomware, worst first.
@@ -18,23 +18,23 @@ pub(crate) const SIGNS: [&str; 3] = [
     "WithSuspiciousObjects",
 ];
 
-/// Maximum number of rows in a report: enough for several pages, and fast enough for a test.
+/// Maximum number of rows with the same status in a report: enough for several pages, but fast enough for a test.
 const MAX_REPORT_ROWS: u64 = 50_000;
 
-/// The services of one tenant.
+/// Services of a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Services {
-    /// Seats by the number of the tenant type.
+    /// Seats, by number of the tenant type.
     pub seats: BTreeMap<u16, Seats>,
     /// Number of users.
     pub users: u64,
-    /// Users with an unprotected mailbox, and with an unprotected OneDrive.
+    /// Number of users with an unprotected mailbox, and with an unprotected OneDrive.
     pub unprotected: [u64; 2],
-    /// Products whose apps require consent, with the Unix time at which it was withdrawn.
+    /// Products whose apps require consent, with the Unix time at which it was withdrawn, if it was.
     pub consent: BTreeMap<String, Option<i64>>,
-    /// Objects by type and sign of ransomware; `None` without the service.
+    /// Number of objects by type and sign of ransomware; `None` without the service.
     pub signs: Option<[[u64; 3]; 4]>,
-    /// The baselines, if any.
+    /// State of the baselines, if any.
     pub baseline: Option<Baseline>,
 }
 
@@ -75,7 +75,7 @@ pub struct Seats {
 pub struct Baseline {
     /// The status as a number of the reference.
     pub status: i64,
-    /// Detected drifts.
+    /// Number of detected drifts.
     pub drifts: i64,
     /// Unix time of the latest drift.
     pub drifted: Option<i64>,
@@ -98,8 +98,8 @@ const FAILED: i64 = 1;
 const SKIPPED: i64 = 2;
 const WARNING: i64 = 4;
 
-/// Returns the objects of a run, failed objects first. A run that failed before it processed an object has one row with
-/// the reason.
+/// Returns the rows of a run's objects, failed objects first. If the run failed before it processed an object, returns
+/// one row with the reason.
 pub(crate) fn report(run: &Run, domain: &str, has_consent: bool) -> Vec<ReportRow> {
     let mut rng = SeededRng::from_path(&[run
         .id

@@ -18,13 +18,13 @@ mod tokens;
 const NOW: i64 = 1_790_000_000;
 const V3: &str = "/partner/external/v3/general";
 
-/// A running simulated partner with an HTTP client for it.
+/// A running simulated partner, and an HTTP client for it.
 struct Partner {
     base: String,
     address: SocketAddr,
     handle: Handle,
     client: Client,
-    /// Token that requests are sent with.
+    /// Token with which requests are sent.
     token: String,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
@@ -41,7 +41,7 @@ fn fixed_settings() -> Settings {
 
 impl Partner {
     async fn start(settings: Settings) -> Self {
-        // Fails if another test has already installed the provider.
+        // Fails harmlessly if another test has already installed the provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let simulator = Simulator::bind(settings, SocketAddr::from(([127, 0, 0, 1], 0)))
             .await
@@ -111,12 +111,12 @@ impl Partner {
         self.filtered(path, json!({})).await
     }
 
-    /// Returns a list of API v3.
+    /// Requests a list from API v3 with a filter.
     async fn filtered(&self, path: &str, filter: Value) -> Value {
         body(self.post(&format!("{V3}{path}"), filter).await).await
     }
 
-    /// Returns the raw response to one request, read until the server closes the connection.
+    /// Returns the raw response to a request, up to the end of the connection.
     async fn raw(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
@@ -125,7 +125,7 @@ impl Partner {
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut response = Vec::new();
-        // Some tests interrupt the connection.
+        // In some tests, a fault interrupts the connection.
         let _ = stream.read_to_end(&mut response).await;
         String::from_utf8_lossy(&response).into_owned()
     }
@@ -152,7 +152,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap()
 }
 
-/// Returns the fields of a row as text, to compare both API versions.
+/// Returns the fields of a row as text, for comparing the API versions.
 fn fields_as_text(row: &Value) -> BTreeMap<String, String> {
     row.as_object()
         .unwrap()

@@ -25,7 +25,7 @@ const SUCCESSFUL_TYPES: [u16; 2] = [15, 16];
 /// Job types whose runs in progress have the status `Not Finished`.
 const NOT_FINISHED_TYPES: [u16; 1] = [11];
 
-/// Returns the response to a request; `path` follows `/partner`.
+/// Returns the response to a request. `path` is the part after `/partner` and the optional `/api/V1.1`.
 pub(super) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse {
     let scope = match path {
         ["customers"] | ["customers", _] => CUSTOMERS,
@@ -92,7 +92,7 @@ fn of_customer(page: Pages<'_>, found: &Customer, path: &[&str], rest: &[&str]) 
     }
 }
 
-/// Formats envelopes and pages of lists.
+/// Formats lists as pages, and wraps responses in envelopes.
 #[derive(Clone, Copy)]
 struct Pages<'a> {
     view: View<'a>,
@@ -147,7 +147,7 @@ fn protected(customer: &Customer, row: &ProtectedRow) -> Value {
     with_fields(protected_row(customer, row), &row.raw_fields)
 }
 
-/// Merges the rows of several tenants, because API v1 does not distinguish tenants.
+/// Merges a module's rows for several tenants, because API v1 does not distinguish tenants.
 fn merge_tenants(rows: &[ProtectedRow]) -> Vec<ProtectedRow> {
     let mut modules: Vec<ProtectedRow> = Vec::new();
     for row in rows {
@@ -175,7 +175,7 @@ fn sum_of_sizes(one: &str, other: &str) -> String {
     }
 }
 
-/// Parses a size formatted by the simulator, in hundredths of a gigabyte.
+/// Parses a size formatted by the simulator. Returns hundredths of a gigabyte.
 fn hundredths(size: &str) -> Option<u64> {
     let (whole, hundredths) = size
         .strip_suffix(" GB")

@@ -1,4 +1,4 @@
-//! API v3: POST requests for lists with a filter, numbers for statuses, and the members `data` and `metadata`.
+//! API v3: lists requested by POST with a filter, numbers for statuses, and responses with `data` and `metadata`.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -18,13 +18,13 @@ const LICENSES: &str = "elements.license.read.all";
 const JOBS: &str = "elements.jobs.read.all";
 const SCAN_PROFILES: &str = "elements.scanprofiles.read.all";
 
-/// Rows per page by default.
+/// Default number of rows per page.
 const DEFAULT_PAGE_SIZE: usize = 50;
 
-/// Maximum page size; requests for larger pages are rejected.
+/// Maximum number of rows per page. Requests for larger pages are rejected.
 const MAX_PAGE_SIZE: usize = 100;
 
-/// Returns the response to a request; `path` follows `/partner/external/v3/general`.
+/// Returns the response to a request. `path` is the part after `/partner/external/v3/general`.
 pub(super) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse {
     let Some((method, scope)) = method_and_scope(path) else {
         return ApiResponse::not_found("resource");
@@ -155,7 +155,7 @@ fn positive(call: &Call, name: &str, default: usize) -> Result<usize, ApiRespons
     }
 }
 
-/// The body of a POST: a JSON object, empty for no filter.
+/// Body of a POST request: a JSON object, which is empty for no filter.
 struct Filter(Value);
 
 impl Filter {
@@ -169,7 +169,7 @@ impl Filter {
         }
     }
 
-    /// Returns the requested ids; `None` for all.
+    /// Returns the requested ids, or `None` for all.
     fn ids(&self, name: &str) -> Result<Option<Vec<String>>, ApiResponse> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -220,7 +220,7 @@ fn customer(customer: &Customer) -> Value {
 
 fn protected(customer: &Customer, row: &ProtectedRow) -> Value {
     let mut value = protected_row(customer, row);
-    // The API has had both fields since October 2026, but not in every row.
+    // Since October 2026, the API has sent both fields, but not in every row.
     if let (Some(tenant), Some(object)) = (&row.tenant_id, value.as_object_mut()) {
         object.insert("tenantId".to_owned(), json!(tenant));
         object.insert("lastRunTime".to_owned(), json!(month_first_time(row.last_run)));
@@ -276,7 +276,7 @@ fn scan_profile_detail(profile: &ScanProfile) -> Value {
     )
 }
 
-/// Formats the daily report with counts and objects. Removed objects are plain strings.
+/// Returns the daily report with counts and objects. Removed objects are plain strings.
 fn changes(profile: &ScanProfile) -> Value {
     let report = &profile.report;
     let removed: Vec<&str> = report.removed.iter().map(|change| change.object.as_str()).collect();
@@ -305,7 +305,7 @@ fn precise_time(at: Option<i64>) -> String {
     format_time(at, "%Y-%m-%dT%H:%M:%S.0000000Z")
 }
 
-/// Formats a Unix time as rows of protected data do, such as `09/20/2026T13:00:00Z`.
+/// Formats a Unix time as in rows of protected data, such as `09/20/2026T13:00:00Z`.
 fn month_first_time(at: Option<i64>) -> String {
     format_time(at, "%m/%d/%YT%H:%M:%SZ")
 }

@@ -1,4 +1,4 @@
-//! The state of the simulated partner, as reported by both API versions, and its changes over time.
+//! The simulated partner's state, which both API versions report, and its changes over time.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,19 +12,20 @@ use super::rules::Rules;
 use super::run::Run;
 use super::{History, Settings};
 
-/// Scheduled seconds between two customers that join, and between two that leave.
+/// Time between two customers that join, and between two that leave, in uncompressed seconds.
 const CHURN_INTERVAL: u32 = 20 * 3600;
 
-/// Maximum number of customers that join or leave in one step of time, so that a step of years does not take minutes.
+/// Maximum number of customers that join, and that leave, in one step of time, so that a step of years does not take
+/// minutes.
 const MAX_CHURN_PER_STEP: u64 = 100;
 
-/// Number of customers at the start of the list that never leave, because each of them has a special scenario.
+/// Number of customers at the start of the list that never leave, because each has a different scenario.
 const PERMANENT_CUSTOMERS: usize = generate::SPECIAL_CUSTOMERS;
 
-/// The complete state: plain data that tests may read and change.
+/// The complete state, as plain data that tests may read and change.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct World {
-    /// The customers in the order of the list.
+    /// Customers, in the order of the customer list.
     pub customers: Vec<Customer>,
     now: i64,
     #[serde(skip)]
@@ -36,7 +37,7 @@ pub struct World {
 }
 
 impl World {
-    /// Returns the world of a seed at `now`, with its history.
+    /// Creates the world with its history up to `now`.
     pub(crate) fn new(settings: &Settings, now: i64) -> Self {
         let rules = Rules::new(settings, now);
         let customers = (0..rules.customers)
@@ -53,7 +54,7 @@ impl World {
         world
     }
 
-    /// Advances to `now`. Has no effect if the clock went back.
+    /// Advances to `now`. Has no effect if the clock was set back.
     pub(crate) fn advance(&mut self, now: i64) {
         if now > self.now {
             self.apply_time(now);
@@ -101,7 +102,7 @@ impl World {
 
     fn leave(&mut self, now: i64) {
         let interval = self.rules.compressed(CHURN_INTERVAL);
-        // Customers leave half an interval after others join, so that the number goes up and down.
+        // Customers leave half an interval after others join, so that the number of customers rises and falls.
         let started = self.rules.started.saturating_add(interval / 2);
         let due = elapsed_intervals(started, interval, now);
         for nth in self.left.max(due.saturating_sub(MAX_CHURN_PER_STEP))..due {
@@ -121,9 +122,9 @@ impl World {
 #[derive(Clone, Debug)]
 pub(crate) struct JobRow<'a> {
     pub(crate) module: &'a Module,
-    /// The run, or a placeholder if the module has no runs.
+    /// Run, or a placeholder if the module has no runs.
     pub(crate) run: Cow<'a, Run>,
-    /// The last modification of the module, which is the same for all its backup scopes.
+    /// Unix time of the last modification, which the newest runs of all backup scopes of a module share.
     pub(crate) last_modified: Option<i64>,
 }
 
@@ -135,7 +136,7 @@ impl JobRow<'_> {
 
 /// Returns the rows of a customer's job list.
 ///
-/// A history is sorted by a hash of each run, so that it looks shuffled and keeps its order between two pages.
+/// Histories are sorted by a hash of each run, so that they look shuffled but keep their order from page to page.
 pub(crate) fn job_rows<'a>(
     world: &World,
     customer: &'a Customer,
@@ -206,7 +207,7 @@ fn shuffled(seed: u64, row: &JobRow<'_>) -> u64 {
     SeededRng::from_path(&path.into_iter().chain(scope).collect::<Vec<_>>()).next()
 }
 
-/// Returns how many whole intervals have passed.
+/// Returns the number of whole intervals that have passed.
 fn elapsed_intervals(started: i64, interval: i64, now: i64) -> u64 {
     let passed = now.saturating_sub(started).checked_div(interval).unwrap_or(0);
     u64::try_from(passed).unwrap_or(0)

@@ -2,7 +2,8 @@
 
 use crate::api::{self, Failure};
 
-/// Explains the error of a collector, with a remedy. Includes the endpoint if it is not the collector's main endpoint.
+/// Explains a collector's error, and suggests a remedy. Includes the endpoint if it is not the collector's main
+/// endpoint.
 pub(super) fn explain(failure: &Failure, collector: &str) -> String {
     let text = match &failure.error {
         api::Error::Auth(cause) => error_text(cause),
@@ -18,7 +19,7 @@ pub(super) fn explain(failure: &Failure, collector: &str) -> String {
     }
 }
 
-/// Returns a remedy for a failed poll, unless the error contains one.
+/// Returns a remedy for a failed poll, unless the error is self-explanatory.
 fn advice(error: &api::Error) -> Option<&'static str> {
     Some(match error {
         api::Error::Dns(_) | api::Error::Connect(_) | api::Error::Tls(_) | api::Error::Proxy(_) => {
@@ -62,7 +63,7 @@ pub(super) fn remedy(error: &api::Error, is_proxied: bool) -> &'static str {
     }
 }
 
-/// Returns advice for a name that cannot be resolved.
+/// Returns a remedy for a host name that cannot be resolved.
 pub(super) fn dns_remedy(is_proxied: bool) -> &'static str {
     match is_proxied {
         false => "check DNS on this machine",
@@ -79,8 +80,8 @@ const PROXY_ERRORS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Formats an error with its causes. Of the causes within the HTTP library, only the innermost is included, because the
-/// others add no information.
+/// Formats an error with its causes. Includes only the innermost cause within the HTTP library, because the others add
+/// no information.
 pub(super) fn error_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,4 +1,4 @@
-//! Checks DNS, TLS, proxy and clock skew.
+//! Checks the connection to the API: DNS, TLS, proxy and clock skew.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ use crate::domain::{Timestamp, counted};
 /// be rejected.
 const CLOCK_TOLERANCE_SECONDS: u64 = 60;
 
-/// A certificate or credential that expires within this time is reported as a failure.
+/// Remaining validity below which a certificate or credential is reported as a failure.
 const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl Check<'_> {
@@ -110,7 +110,7 @@ pub(super) fn clock_finding(skew: Option<i64>) -> (Outcome, &'static str, String
     }
 }
 
-/// Returns a finding about the remaining validity of a credential.
+/// Reports the remaining validity of a credential.
 pub(super) fn expiry_finding(end: i64) -> (Outcome, &'static str, String) {
     let (end, now) = (Timestamp::from_unix_seconds(end), Timestamp::from(SystemTime::now()));
     let days = |length: Duration| counted(length.as_secs() / 86_400, "day", "days");

@@ -1,4 +1,4 @@
-//! Records events during the check, and limits how long each step waits for responses.
+//! Records events during the check, and limits how long each step may take.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,7 +15,7 @@ use crate::lock::lock;
 /// Time between progress messages while waiting.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Recorded events.
+/// Everything recorded during the check.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     pub(super) invalid_values: BTreeMap<(&'static str, &'static str), String>,
@@ -23,7 +23,7 @@ pub(super) struct Notes {
     pub(super) counts: Counts,
 }
 
-/// Numbers of events so far.
+/// Number of events so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) requests: u64,
@@ -32,7 +32,7 @@ pub(super) struct Counts {
     /// Responses with status 429.
     pub(super) throttled: u64,
     pub(super) rows: usize,
-    /// Requests other than token requests, and their total response time.
+    /// Number of requests other than token requests; `response_time` is their total response time.
     pub(super) data_requests: u32,
     pub(super) response_time: Duration,
 }

@@ -15,8 +15,8 @@ use crate::config::{Config, Credential};
 use crate::domain::{self, KnownNames, counted};
 use crate::http::web_config::Guard;
 
-/// Checks the files, patterns and credentials of a configuration. Its keys and values were already checked when it was
-/// loaded. Sends nothing, not even a DNS query.
+/// Checks the files, patterns and credentials of a configuration. Loading has already checked its keys and values.
+/// Sends nothing, not even a DNS query.
 ///
 /// # Errors
 /// Returns an error if a file cannot be used.
@@ -26,7 +26,7 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
     let path = |path: &Path| path.display().to_string();
     valid("configuration", file.map_or_else(|| "environment".to_owned(), path));
 
-    // Reads the credential and the files of the client. A client sends nothing until a token is requested.
+    // Creating the client reads the credential and `api.ca_file`. The client sends nothing until a token is requested.
     let source = ClientSource::new(config)?;
     let client = source.client(Arc::new(CheckObserver::default()) as Arc<dyn Observer>, None)?;
     let (key, detail) = match &config.auth.credential {

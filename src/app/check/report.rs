@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::app::budget::Budget;
 use crate::domain::{CustomerId, counted, log_safe};
 
-/// Explains how to grant a permission.
+/// How to grant a permission.
 const GRANT: &str = "To grant a permission: in Elements, open Settings > API app registration, edit the app, add the \
                      permission and save. The permission takes effect within minutes.";
 
@@ -87,7 +87,7 @@ pub(super) struct UnusualValue {
     pub(super) example: String,
 }
 
-/// A customer, for example the customer that was polled as an example.
+/// A customer in the report, for example the one that was polled.
 #[derive(Debug, Serialize)]
 pub(super) struct Sample {
     pub(super) id: String,
@@ -140,7 +140,7 @@ pub struct Report {
     pub(super) requests_per_second: f64,
     pub(super) requests: u64,
     pub(super) throttled: u64,
-    /// Whether a permission is missing; the report then explains how to grant it.
+    /// Whether a permission is missing. If so, the report explains how to grant it.
     #[serde(skip)]
     pub(super) lacks_permission: bool,
     /// Names of the failed checks.
@@ -193,7 +193,7 @@ impl Report {
 
     /// Returns the report as JSON.
     pub fn json(&self) -> String {
-        // Strings and numbers can always be serialized.
+        // Serialization cannot fail: the report contains only strings, numbers and booleans.
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text

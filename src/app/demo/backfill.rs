@@ -1,4 +1,4 @@
-//! Writes four weeks of the demo's metrics with timestamps, as OpenMetrics.
+//! Writes four weeks of the demo's metrics in the OpenMetrics format, with timestamps.
 
 mod recorded;
 mod samples;
@@ -18,23 +18,22 @@ use crate::args;
 use crate::collector::CollectorId;
 use crate::domain::Timestamp;
 
-/// Number of days: the longest range of a panel.
+/// Number of days; equals the longest range of a panel.
 const DAYS: u32 = 28;
 
-/// Hours between samples. `--query.lookback-delta` of Prometheus must be longer.
+/// Hours between samples. Prometheus' `--query.lookback-delta` must be longer.
 const STEP: u32 = 3;
 
 /// Number of steps that are written.
 const STEPS: u32 = DAYS * 24 / STEP;
 
-/// Steps that are polled before the first sample, so that the restore points before an incident are known.
+/// Number of steps that are polled before the first sample, so that the restore points before an incident are known.
 const EARLIER_STEPS: u32 = 2 * 24 / STEP;
 
 /// Number of steps between polls of collectors whose data changes slowly.
 const SLOW_POLL_STEPS: u32 = 12 / STEP;
 
-/// Collectors of the metrics in [`SCRAPED`] and of the metrics that the recorded series depend on, in the order of
-/// polls.
+/// Collectors of the metrics in [`SCRAPED`] and of the metrics that the recorded series depend on, in poll order.
 const COLLECTORS: &[&str] = &[
     "customers",
     "jobs",
@@ -45,12 +44,12 @@ const COLLECTORS: &[&str] = &[
     "app_consent",
 ];
 
-/// Which samples of a metric are written.
+/// Selects the samples of a metric that are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kept {
-    /// Number of steps at the end of the history that have samples.
+    /// Number of steps, counted from the end of the history, that may have samples.
     steps: u32,
-    /// One of this many steps has a sample.
+    /// One in this many steps has a sample.
     every: u32,
 }
 
@@ -76,14 +75,14 @@ impl Kept {
     }
 }
 
-/// Samples of the last 12 hours, for rules that look back and panels that show recent hours.
+/// Samples of the last 12 hours, for rules that look back and for panels about recent hours.
 const RECENT: Kept = Kept {
     steps: 12 / STEP,
     every: 1,
 };
 
-/// Prefixes of scraped metrics, and the samples of each that panels and rules query. All other metrics are available
-/// from the first scrape on.
+/// Prefixes of scraped metrics, and the samples of each that panels and rules query. No history is needed for other
+/// metrics.
 const SCRAPED: &[(&str, Kept)] = &[
     ("elements_up", Kept::days(DAYS)),
     ("elements_exporter_build_info", Kept::days(7)),
@@ -113,7 +112,7 @@ const SCRAPED: &[(&str, Kept)] = &[
     ("elements_tenant_app_consented", Kept::days(7).every(6)),
 ];
 
-/// Label that all series have.
+/// Label of all series.
 const JOB: &str = r#"job="elements""#;
 
 /// Result of a backfill.
@@ -123,14 +122,14 @@ pub struct Backfilled {
     pub samples: u64,
     /// Number of days.
     pub days: u32,
-    /// False if the command was stopped before the end.
+    /// False if the command was stopped early.
     pub is_complete: bool,
 }
 
 /// Writes the history of the demo.
 ///
 /// # Errors
-/// Returns an error if the simulated partner's address cannot be bound, or the file cannot be written.
+/// Returns an error if the simulated partner's address cannot be bound or the file cannot be written.
 pub async fn backfill(
     simulator: &args::Simulator,
     options: &args::Backfill,
@@ -176,7 +175,7 @@ pub async fn backfill(
     })
 }
 
-/// The output file. Its samples are sorted by step and not by family; promtool accepts this.
+/// The output file. Its samples are sorted by step instead of by family, which promtool accepts.
 struct Output {
     out: BufWriter<File>,
     labels: String,
@@ -208,7 +207,7 @@ impl Output {
             let Some((name, labels, value)) = sample(line) else {
                 continue;
             };
-            // Counters that are always zero are omitted.
+            // Counters are omitted while they are zero.
             if name.ends_with("_total") && value == "0" {
                 continue;
             }

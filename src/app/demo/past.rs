@@ -1,5 +1,5 @@
-//! Simulates an exporter in the past. The time of its simulated partner advances step by step, and in each step the
-//! exporter polls and renders as in production.
+//! Simulates an exporter in the past. Its simulated partner's time advances step by step, and in each step the exporter
+//! polls and renders as in production.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,14 +26,15 @@ use crate::store::Store;
 /// Number of concurrent polls.
 const CONCURRENCY: usize = 8;
 
-/// Configured poll interval. It is long, because data becomes stale after a multiple of it, and polls are less frequent
-/// here than in a demo.
+/// Configured poll interval. Data becomes stale after a multiple of it, so it must be long: polls are less frequent
+/// here than in the demo.
 const INTERVAL: Duration = Duration::from_secs(12 * 3600);
 
-/// Lifetime of tokens: longer than any simulated period, because tokens expire by simulated time.
+/// Lifetime of tokens. It exceeds every simulated period, because the simulator expires tokens by simulated time.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// An exporter and its simulated partner. It has no poll loop, because the loop can only poll at the current time.
+/// An exporter and its simulated partner. The exporter has no poll loop, because the loop can poll only at the current
+/// time.
 pub(super) struct PastExporter {
     parts: Parts,
     partner: Handle,
@@ -42,7 +43,7 @@ pub(super) struct PastExporter {
 }
 
 impl PastExporter {
-    /// Starts at the Unix time `begin`, with only these collectors. The scenarios of the customers take place at
+    /// Starts at the Unix time `begin`, with only these collectors. The customers' scenarios are set at the Unix time
     /// `scenarios_from`.
     ///
     /// # Errors
@@ -57,7 +58,7 @@ impl PastExporter {
             clock: Clock::Manual(begin),
             scenarios_from: Some(scenarios_from),
             churn: false,
-            // A poll may always coincide with a run in progress, so the run before it is listed as well.
+            // The newest run may be in progress, so the run before it is listed as well.
             history: History::Runs(2),
             token_lifetime: TOKEN_LIFETIME,
             latency: simulator::Latency::None,
@@ -166,10 +167,10 @@ impl PastExporter {
                 .iter()
                 .map(|(id, kept)| (id.clone(), organization(kept.as_ref())))
                 .collect();
-            // The list of the simulated partner is always complete, and no customer is removed.
+            // The simulated partner's list is always complete, and no customer is removed.
             let (_, _) = store.reconcile(&listed, true);
         }
-        // `metrics.series_limit` is not set here.
+        // No series are dropped, because `metrics.series_limit` is not set here.
         let context_of = |id: &CustomerId| self.context(store.organization(id));
         let (rendered, _) = collector.descriptor().render_all(output.records, context_of);
         let is_complete = output.incomplete.is_none();

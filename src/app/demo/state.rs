@@ -1,4 +1,4 @@
-//! Initial state of the demo: a state file as written by an exporter that has run for days.
+//! Initial state of the demo: a state file like that of an exporter that has run for days.
 
 use std::path::PathBuf;
 
@@ -15,18 +15,17 @@ use crate::store::state_file::StateFile;
 /// Minimum number of seconds between two polls of a customer.
 const STEP: u32 = 2 * 3600;
 
-/// Hours of job-run history at startup. All customers, including those with scenarios, have a more recent restore
-/// point.
+/// Hours of run history at startup. All customers, including those with scenarios, have a more recent restore point.
 const HOURS: u32 = 80;
 
-/// Maximum number of polls, so that a demo with many customers starts quickly. With more customers, each is polled less
-/// often. No state is prepared if that would leave fewer than [`MIN_STEPS`] polls per customer.
+/// Maximum total number of polls, so that a demo with many customers starts quickly. The more customers there are, the
+/// less often each is polled. No state is prepared if that leaves fewer than [`MIN_STEPS`] polls per customer.
 const MAX_POLLS: usize = 3000;
 
 /// Minimum number of polls of each customer.
 const MIN_STEPS: usize = 4;
 
-/// Collectors whose state is prepared. Only their data depends on earlier polls.
+/// Collectors whose records are prepared. Only the records of `jobs` depend on earlier polls.
 const COLLECTORS: &[&str] = &["customers", "jobs"];
 
 /// A state file in a temporary directory. Dropping this value deletes the directory.
@@ -35,8 +34,8 @@ pub(super) struct PreparedState {
 }
 
 impl PreparedState {
-    /// Simulates the polls of the days before `now`, and saves the resulting state. Returns `None` if there are too
-    /// many customers.
+    /// Simulates polls over the days before `now`, and saves the resulting state. Returns `None` if there are too many
+    /// customers.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written, for example in a read-only container.
@@ -83,7 +82,7 @@ impl PreparedState {
     }
 }
 
-/// Returns how often each customer is polled; `None` if fewer than [`MIN_STEPS`] times.
+/// Returns how often each customer is polled, or `None` if that is fewer than [`MIN_STEPS`] times.
 fn steps(customers: usize) -> Option<u32> {
     let affordable = MAX_POLLS / customers.max(1);
     let most = u32::try_from(affordable).unwrap_or(u32::MAX).min(HOURS * 3600 / STEP);

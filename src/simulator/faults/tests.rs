@@ -1,4 +1,4 @@
-//! Tests of globs, counts, and the effect of faults on responses.
+//! Tests of globs, limits, and the effect of faults on responses.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! A realistic fleet: most customers are healthy, and each of the other customers has one scenario.
+//! A realistic fleet: most customers are healthy, and each of the others has one scenario.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,12 @@ mod protected;
 mod scans;
 mod services;
 
-/// Scenario of a customer. The first twelve customers have different scenarios.
+/// Scenario of a customer. Each of the first twelve customers has a different one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
     /// No problem.
     Healthy,
-    /// The largest customer, with several tenants and clouds, long queues and every product.
+    /// The largest customer, with several tenants and clouds, long queues, and every product.
     Busiest,
     /// The subscriptions expire within two weeks.
     LicenseExpiring,
@@ -36,7 +36,7 @@ enum Scenario {
     DormantScopes,
     /// One module was disabled.
     SwitchedOff,
-    /// One of two backup scopes of Dev Ops fails.
+    /// One of two Dev Ops backup scopes fails.
     FailingScope,
     /// No module is listed.
     Empty,
@@ -145,7 +145,7 @@ impl CustomerGenerator<'_> {
         self.scenario == Scenario::Busiest || self.index % 4 == 2
     }
 
-    /// Returns the status number.
+    /// Returns the customer's status by number.
     fn status(&self) -> i64 {
         match self.scenario {
             Scenario::Empty => 0,
@@ -158,7 +158,7 @@ impl CustomerGenerator<'_> {
         }
     }
 
-    /// Returns the tenants; none for a customer that only uses Google.
+    /// Returns the tenants. A healthy customer without Microsoft 365 has none.
     fn tenants(&mut self, domain: &str) -> Vec<Tenant> {
         let count = match self.scenario {
             Scenario::Busiest => 4,

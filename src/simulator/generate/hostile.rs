@@ -1,4 +1,4 @@
-//! The hostile world, for tests: names, dates and sizes that are hard to parse, and every module of the reference.
+//! The hostile world for tests: names, dates and sizes that are hard to parse, and every module in the reference.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::simulator::services::Services;
 mod products;
 
 /// Minimum time since the last run of a silent module started. Like the times below, it is in real seconds at any
-/// speed, because objectives are configured in real time.
+/// speed, because RPOs are configured in real time.
 const SILENT_FOR: i64 = 5 * 86_400;
 
 /// Minimum time since a stuck run started.
@@ -35,7 +35,7 @@ const AZURE_MODULES: [u16; 17] = [
 const GOOGLE_MODULES: [u16; 8] = [501, 502, 503, 504, 505, 506, 507, 508];
 const DYNAMICS_MODULES: [u16; 3] = [401, 550, 551];
 
-/// The role of a customer in tests. The first ten customers have one role each.
+/// Role of a customer in tests. The first ten customers have fixed roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Plain,
@@ -166,7 +166,7 @@ impl CustomerGenerator<'_> {
         modules
     }
 
-    /// Returns a second scope of a module. It was abandoned long ago but is still listed.
+    /// Returns a second scope of a module, abandoned long ago but still listed.
     fn dormant_scope(&self, modules: &[Module]) -> Option<Module> {
         let active = modules.iter().find(|module| module.job_type == AZURE)?;
         let end = self.rules.started.saturating_sub(DORMANT_FOR);
@@ -187,7 +187,7 @@ impl CustomerGenerator<'_> {
         })
     }
 
-    /// Returns the modules in use. A typical customer backs up Microsoft 365; the other services vary with the index.
+    /// Returns the modules in use. Most customers back up Microsoft 365. The other services depend on the index.
     fn listed_modules(&self) -> Vec<(u16, u16)> {
         let of = |job_type: u16, numbers: Vec<u16>| numbers.into_iter().map(move |number| (job_type, number));
         let microsoft =
@@ -209,7 +209,7 @@ impl CustomerGenerator<'_> {
         modules
     }
 
-    /// Returns `count` modules, starting at a different module for each customer.
+    /// Returns `count` modules, starting at an offset that depends on the customer.
     fn slice(&self, modules: &[u16], count: usize) -> Vec<u16> {
         let offset = self.index.wrapping_mul(count).checked_rem(modules.len()).unwrap_or(0);
         modules
@@ -294,7 +294,7 @@ impl CustomerGenerator<'_> {
             Role::Exceptional => Habit::Exceptions,
             Role::ManyIssues if nth < 4 => Habit::Rotating,
             Role::ManyIssues => Habit::Flaky,
-            // The first customer is healthy, because users look at it first.
+            // The first customer is healthy, because it is what users see first.
             Role::Plain if self.index == 0 => Habit::Reliable,
             _ => match percentile {
                 0..82 => Habit::Reliable,
@@ -312,7 +312,7 @@ impl CustomerGenerator<'_> {
             .filter(|module| module.job_type == MICROSOFT_365 && !matches!(module.number, 8 | 10));
         listed
             .flat_map(|module| {
-                // One customer in fourteen has rows per tenant, and another also has rows without a tenant.
+                // One customer in fourteen has rows per tenant, and another has both rows with and without a tenant.
                 let of_tenants: Vec<Option<String>> = match self.index % 14 {
                     7 => tenants.iter().map(|tenant| Some(tenant.id.clone())).collect(),
                     0 if self.index > 0 && module.number % 2 == 0 => {

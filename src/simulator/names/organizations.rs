@@ -1,6 +1,6 @@
-//! Organizations of a plausible fleet. None of them exists.
+//! Fictitious organizations of a plausible fleet.
 
-/// Names and countries in the order of the customers. Three are not in Latin script.
+/// Names and countries, in the order of the customers. Three names are not in Latin script.
 const ORGANIZATIONS: &[(&str, &str)] = &[
     ("Harbour & Finch Solicitors", "United Kingdom"),
     ("Veldkamp Logistics B.V.", "Netherlands"),
@@ -79,7 +79,7 @@ const ORGANIZATIONS: &[(&str, &str)] = &[
     ("Rotterdamse Havenbouw N.V.", "Netherlands"),
 ];
 
-/// First parts of further names.
+/// First parts of generated names.
 const PLACES: &[&str] = &[
     "Amberley",
     "Birchwood",
@@ -107,7 +107,7 @@ const PLACES: &[&str] = &[
     "Yarrow",
     "Zephyr",
 ];
-/// Last parts of further names.
+/// Last parts of generated names.
 const TRADES: &[&str] = &[
     "Accountants",
     "Builders",
@@ -140,7 +140,7 @@ pub(crate) fn organization(index: usize) -> (String, &'static str) {
     }
     let beyond = index.saturating_sub(ORGANIZATIONS.len());
     let (place, trade) = (pick(PLACES, beyond), pick(TRADES, beyond));
-    // The lengths of the lists have no common divisor, so all pairs occur before one is repeated.
+    // The lengths of the lists are coprime, so every pair occurs before one is repeated.
     let name = match beyond.checked_div(PLACES.len().saturating_mul(TRADES.len())) {
         None | Some(0) => format!("{place} {trade}"),
         Some(again) => format!("{place} {trade} {}", again.saturating_add(1)),
@@ -154,7 +154,7 @@ fn pick(list: &[&'static str], nth: usize) -> &'static str {
         .unwrap_or_default()
 }
 
-/// Returns the organization's name as used in a domain.
+/// Returns the part of a domain that stands for the organization.
 pub(crate) fn domain_word(organization: &str, index: usize) -> String {
     let word: String = organization
         .split_whitespace()
@@ -176,7 +176,7 @@ mod tests {
     fn names_are_unique_and_three_are_not_latin() {
         let names: Vec<String> = (0..1500).map(|index| organization(index).0).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
-        // Last Latin letter with diacritics.
+        // Below U+0250 are the Latin letters, including those with diacritics.
         let is_latin = |name: &&String| name.chars().all(|letter| u32::from(letter) < 0x250);
         assert_eq!(names.iter().filter(|name| !is_latin(name)).count(), 3);
     }

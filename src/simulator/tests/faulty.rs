@@ -1,4 +1,4 @@
-//! Tests of each kind of fault over a real socket.
+//! Tests of every kind of fault over real sockets.
 
 use std::time::{Duration, Instant};
 
@@ -145,7 +145,7 @@ async fn faults_break_the_transport() {
     });
     let begun = Instant::now();
     assert_eq!(partner.get("/partner/customers").await.text().await.unwrap(), body_text);
-    // The minimum duration does not depend on the machine.
+    // The pauses alone take this long on any machine.
     assert!(begun.elapsed() >= Duration::from_millis(30));
     partner.fault(FaultKind::Delay { ms: 50 });
     let begun = Instant::now();
@@ -192,7 +192,7 @@ async fn hanging_faults_do_not_delay_the_shutdown() {
     {
         tokio::task::yield_now().await;
     }
-    // Other requests get responses in the meantime.
+    // Meanwhile, other requests are answered.
     for _ in 0..3 {
         partner.get("/elsewhere").await;
     }

@@ -1,4 +1,4 @@
-//! Tests that responses have the format of the real API's responses.
+//! Tests that responses have the same format as those of the real API.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests of the token endpoint and of the scopes of tokens.
+//! Tests of the token endpoint and of token scopes.
 
 use std::time::Duration;
 

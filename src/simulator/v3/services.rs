@@ -1,4 +1,4 @@
-//! Services that only some customers have purchased, and job reports.
+//! Responses for services that only some customers have purchased, and for job reports.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -16,11 +16,11 @@ const BASELINES: &str = "elements.bm.tenant.read.all";
 /// The only job type with reports.
 const REPORTED_JOB_TYPE: u16 = 7;
 
-/// Default rows per page of a job's report.
+/// Default number of rows per page of a job report.
 const REPORT_PAGE_SIZE: usize = 50;
 const LARGEST_REPORT_PAGE_SIZE: usize = 1000;
 
-/// Returns the response to a request outside `general`; `path` follows `/partner/external/v3`.
+/// Returns the response to a request outside `general`. `path` is the part after `/partner/external/v3`.
 pub(in crate::simulator) fn respond(view: View<'_>, call: &Call, path: &[&str]) -> ApiResponse {
     let (method, scope) = match path {
         [
@@ -159,7 +159,7 @@ pub(super) fn report(view: View<'_>, call: &Call, customer: &Customer, job: &str
     let withdrawn = tenant.and_then(|tenant| *tenant.services.consent.get("Office365Backup")?);
     let has_consent = withdrawn.is_none_or(|at| run.end.unwrap_or(view.world.now()) < at);
     let rows = services::report(run, domain, has_consent);
-    // Tokens contain characters that must be encoded in the address of the next page.
+    // Tokens contain characters that must be percent-encoded in the URL of the next page.
     let skip = match call.parameter("skipToken") {
         Some(token) if !view.ignore_paging => {
             let parts = token.strip_suffix("%7C").and_then(|token| token.split_once('|'));

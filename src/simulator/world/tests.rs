@@ -188,7 +188,7 @@ fn large_world_keeps_fewer_runs() {
     assert!(runs < 250_000, "{runs}");
 }
 
-/// Returns the age of a module's latest restore point in seconds; `None` if the module has no objective.
+/// Returns the age of a module's latest restore point in seconds, or `None` if the module has no RPO.
 fn age(module: &Module) -> Option<i64> {
     module.schedule.as_ref().filter(|_| !matches!(module.number, 8 | 10))?;
     let points = module.runs.iter().filter(|run| run.is_restore_point());
@@ -219,8 +219,8 @@ fn fleet_meets_objectives_except_in_three_scenarios() {
     }
 }
 
-/// Returns, for every four hours in the 28 days before `NOW`, the fraction of customers with objectives that meet all
-/// of them.
+/// Returns the fraction of customers that meet all their RPOs, for every four hours of the 28 days before `NOW`.
+/// Customers without RPOs are not counted.
 fn within_objectives(seed: u64) -> Vec<f64> {
     let settings = Settings {
         seed,

@@ -1,7 +1,7 @@
-//! Results of the recording rules that panels and other rules query over days. Prometheus evaluates rules only while it
-//! runs, so without these results, such panels would be empty at first.
+//! Results of the recording rules that panels and other rules query over days. Prometheus does not evaluate rules for
+//! the past, so without these results, such panels would be empty at first.
 //!
-//! This file is long, because the series, like the rules, depend on each other's values.
+//! This file is long, because the series depend on each other, as the rules do.
 
 mod report;
 
@@ -60,11 +60,12 @@ const FAILING_WINDOW: f64 = 26.0 * 3600.0;
 /// Factor for rounding: the rules round ratios to millionths.
 const ROUNDING: f64 = 1e6;
 
-/// Seconds after which a run counts as running long, if it also takes more than six times as long as the previous run.
+/// Seconds after which a run counts as running long, if it has also taken more than six times as long as the previous
+/// run.
 const LONG: f64 = 43_200.0;
 const TIMES_LONGER: f64 = 6.0;
 
-/// Coverage below which a module needs attention, if it has at least this many objects.
+/// Coverage below which a module needs attention, if it has at least [`MIN_OBJECTS`].
 const LOW_COVERAGE: f64 = 0.9;
 const MIN_OBJECTS: f64 = 10.0;
 
@@ -72,18 +73,18 @@ const DAY: f64 = 86_400.0;
 
 const MONTH: Kept = Kept::days(super::DAYS);
 const WEEK: Kept = Kept::days(7);
-/// For `offset 26h`, and panels that compare with yesterday.
+/// For `offset 26h`, and for panels that compare with yesterday.
 const TWO_DAYS: Kept = Kept::days(2);
-/// For the daily growth over a week: each sample is compared with the sample a day earlier.
+/// For the daily growth over a week, which compares each sample with the one a day earlier.
 const EIGHT_DAYS: Kept = Kept::days(8);
 /// For panels that take the maximum of each day.
 const QUARTER_DAILY: Kept = MONTH.every(6);
 /// For the sums of the monthly report.
 const REPORT: Kept = MONTH.every(6);
-/// For values in the monthly report: only the last value of each day counts.
+/// For values in the monthly report, which uses only the last value of each day.
 const HALF_DAILY: Kept = MONTH.every(12);
 
-/// The recorded series, and the part of each that is written.
+/// Recorded series, and the samples of each that are written.
 const RECORDED: &[(&str, Kept)] = &[
     ("alert:elements_firing_seconds:sum1h", REPORT),
     ("customer:elements_customer_info:max", TWO_DAYS),
@@ -129,14 +130,14 @@ const RECORDED: &[(&str, Kept)] = &[
     ("module_status:elements_job_status:count", MONTH),
 ];
 
-/// A recorded sample of one step. It has the label `job`, but not `instance`.
+/// A recorded sample of one step. It has the label `job`, but no label `instance`.
 pub(super) struct Recorded {
     pub(super) name: &'static str,
     pub(super) labels: String,
     pub(super) value: f64,
 }
 
-/// Computes the results of the rules for the steps of a history.
+/// Computes the results of the rules for each step of the history.
 #[derive(Default)]
 pub(super) struct Recorder {
     report: Report,
@@ -145,8 +146,8 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Returns the samples that the rules record from the exposition of one exporter. Must be called for consecutive
-    /// steps.
+    /// Returns the samples that the rules would record from an exporter's exposition. Must be called once for each
+    /// step, in order.
     pub(super) fn record(&mut self, exposition: &str, step: u32, at: i64) -> Vec<Recorded> {
         let samples = Samples::of(exposition, READ);
         #[expect(clippy::cast_precision_loss, reason = "whole seconds of our time")]
@@ -188,7 +189,7 @@ impl Recorder {
     }
 }
 
-/// Recorded samples of one step; a series that is not due has none.
+/// Recorded samples of one step, except for series that are not due.
 struct Output {
     step: u32,
     recorded: Vec<Recorded>,
@@ -225,7 +226,7 @@ impl Output {
     }
 }
 
-/// State of a module or backup scope with an objective.
+/// State of a module or backup scope with an RPO.
 struct Module<'a> {
     labels: &'a str,
     rpo: f64,
@@ -246,7 +247,7 @@ impl Module<'_> {
         self.last_backup.map(|at| now - at > self.rpo)
     }
 
-    /// Returns the age of the restore point, if it exceeds the objective.
+    /// Returns the age of the latest restore point, if it exceeds the RPO.
     fn past_rpo(&self, now: f64) -> Option<f64> {
         self.age(now).filter(|age| *age > self.rpo)
     }
@@ -261,7 +262,7 @@ impl Module<'_> {
     }
 }
 
-/// State of all modules with objectives. Every step polls all customers, so their values are fresh.
+/// State of all modules with RPOs. Their values are fresh, because every step polls all customers.
 struct JobState<'a> {
     now: f64,
     modules: Vec<Module<'a>>,
@@ -394,8 +395,8 @@ fn record_sizes(samples: &Samples<'_>, out: &mut Output) {
     );
 }
 
-/// Records the modules and backup scopes that need attention. No customer of the demo disables a module within the
-/// month, so the corresponding reason is omitted.
+/// Records the modules and backup scopes that need attention. The reason for disabled modules is omitted, because no
+/// customer of the demo disables a module within the month.
 fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
     let mut ranks = Groups::new();
     let mut is_worse = std::collections::BTreeSet::new();
@@ -447,7 +448,7 @@ fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output
     out.groups("customer_module:elements_attention:rank", ranks);
 }
 
-/// Returns the backed-up modules with at least ten objects that protect too few of them.
+/// Returns the backed-up modules that have at least [`MIN_OBJECTS`] and a coverage below [`LOW_COVERAGE`].
 fn modules_with_low_coverage(samples: &Samples<'_>, jobs: &JobState<'_>) -> Vec<String> {
     let protected = grouped(samples.series(PROTECTED), CUSTOMER_MODULE, add);
     let scanned = grouped(samples.series(SCANNED), CUSTOMER_MODULE, add);
@@ -477,7 +478,7 @@ fn backup_licences(samples: &Samples<'_>) -> Groups {
 }
 
 /// Returns, for each customer, the seconds until the first backup licence expires. Considers only licences that expire
-/// within 30 days or have expired in the last 30 days, and that no later licence replaces.
+/// within 30 days, or expired in the last 30 days, and for which there is no replacement.
 fn ending_licences(samples: &Samples<'_>, now: f64) -> Groups {
     let backups = backup_licences(samples);
     let left: Vec<(&str, f64)> = samples

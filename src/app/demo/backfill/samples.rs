@@ -14,10 +14,10 @@ pub(super) fn sample(line: &str) -> Option<(&str, &str, &str)> {
     }
 }
 
-/// The series of selected metrics.
+/// Series of selected metrics.
 pub(super) struct Samples<'a>(BTreeMap<&'static str, Family<'a>>);
 
-/// The series of one metric by labels.
+/// Series of one metric, by labels.
 #[derive(Default)]
 struct Family<'a> {
     series: Vec<(&'a str, f64)>,
@@ -25,7 +25,7 @@ struct Family<'a> {
 }
 
 impl<'a> Samples<'a> {
-    /// Reads the metrics with these names.
+    /// Parses the metrics with these names.
     pub(super) fn of(exposition: &'a str, names: &[&'static str]) -> Self {
         let mut families: BTreeMap<&'static str, Family<'a>> =
             names.iter().map(|name| (*name, Family::default())).collect();
@@ -61,7 +61,7 @@ pub(super) fn add(one: f64, other: f64) -> f64 {
     one + other
 }
 
-/// Merges series with the same values of these labels.
+/// Merges the series that have the same values for these labels.
 pub(super) fn grouped<'a>(
     series: impl Iterator<Item = (&'a str, f64)>,
     by: &[&str],

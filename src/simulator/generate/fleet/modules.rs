@@ -1,4 +1,4 @@
-//! The modules of a customer and how their runs end.
+//! A customer's modules, and how their runs end.
 
 use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, HOUR, MICROSOFT_365, SALESFORCE, Scenario};
 use crate::simulator::customer::Module;
@@ -8,8 +8,8 @@ use crate::simulator::rng::SeededRng;
 use crate::simulator::run::{Run, status};
 use crate::simulator::schedule::{Habit, Schedule, Work, gigabytes};
 
-/// Time since consent was withdrawn. Like the times below, it is in real seconds at any speed, because objectives are
-/// configured in real time. One of these times is within the default objective, and the others exceed it.
+/// Time since consent was withdrawn. Like the times below, it is in real seconds at any speed, because RPOs are
+/// configured in real time. Only the shortest of these times is within the default RPO.
 pub(super) const WITHDRAWN_FOR: u32 = 53 * HOUR;
 const SILENT_FOR: u32 = 75 * HOUR;
 const FAILING_FOR: u32 = 41 * HOUR;
@@ -25,16 +25,16 @@ const ARCHIVER: u16 = 8;
 const RETENTION: u16 = 10;
 const DEV_OPS: u16 = 363;
 
-/// The modules of Microsoft 365 in the order of job lists.
+/// Modules of Microsoft 365, in the order of job lists.
 const MICROSOFT_365_MODULES: [u16; 9] = [302, 303, 304, 305, 306, 307, 308, 309, 402];
 pub(super) const POWER_PLATFORM: [u16; 3] = [310, 311, 312];
-/// The modules that every customer of the service has.
+/// Modules that every customer of the service has.
 const MAIN_MODULES_OF_MICROSOFT_365: [u16; MAIN_MODULES] = [303, SHAREPOINT, ONEDRIVE, 308];
 const MAIN_MODULES_OF_GOOGLE: [u16; MAIN_MODULES] = [501, 502, 503, 504];
 const GOOGLE_MODULES: [u16; 6] = [501, 502, 503, 504, 505, 507];
 
 impl CustomerGenerator<'_> {
-    /// Returns the rows of the job list, sorted by type and module like the API.
+    /// Returns the rows of the job list, sorted by type and module as in the API.
     pub(super) fn modules(&mut self) -> Vec<Module> {
         let has_exceptions = self.scenario == Scenario::ConsentWithdrawn || self.index.is_multiple_of(8);
         let mut modules = scans(|service| self.has(service), has_exceptions);
@@ -63,7 +63,8 @@ impl CustomerGenerator<'_> {
             .collect()
     }
 
-    /// Returns when a module of Microsoft 365 was disabled, if it was. Few customers back up Teams chats.
+    /// Returns when a module of Microsoft 365 was disabled, or `None` if it is enabled. Few customers back up Teams
+    /// chats.
     fn disabled_at(&mut self, number: u16) -> Option<i64> {
         let long_ago = self.rng.between(u64::from(40 * DAY), u64::from(280 * DAY));
         let long_ago = self.ago(u32::try_from(long_ago).unwrap_or(DAY));
@@ -161,7 +162,7 @@ impl CustomerGenerator<'_> {
         let mut rng = SeededRng::from_path(&[key]);
         let scheduled = match number {
             ARCHIVER | RETENTION => 7 * DAY,
-            // The runs are frequent, so that the restore point before the hanging run is within the objective.
+            // The runs are frequent, so that the restore point before the hanging run is within the RPO.
             SHAREPOINT if self.scenario == Scenario::HungRun => DAY / 4,
             _ => rng.pick(&[DAY, DAY / 2, DAY / 2, DAY / 4]),
         };
@@ -214,8 +215,8 @@ impl CustomerGenerator<'_> {
         affecting.map(|incident| incident.interval).collect()
     }
 
-    /// Returns whether a module backs up Microsoft 365, or Google Workspace for customers that do not use Microsoft
-    /// 365.
+    /// Returns whether a module belongs to the customer's main service: Microsoft 365, or Google Workspace for
+    /// customers without Microsoft 365.
     fn is_of_main_service(&self, job_type: u16, number: u16) -> bool {
         match job_type {
             MICROSOFT_365 => !matches!(number, ARCHIVER | RETENTION),
@@ -225,7 +226,7 @@ impl CustomerGenerator<'_> {
     }
 
     /// Returns how runs end. Only modules that run more than once a day fail occasionally, because their next run is
-    /// within the objective.
+    /// still within the RPO.
     fn habit(&self, number: u16, scope: Option<&str>, scheduled: u32) -> Habit {
         match (self.scenario, number) {
             (Scenario::ConsentWithdrawn, 302..=312 | 402) => Habit::Broken,
@@ -237,7 +238,8 @@ impl CustomerGenerator<'_> {
         }
     }
 
-    /// Returns the wait and duration of runs, in scheduled seconds. Runs of the busiest customer queue for hours.
+    /// Returns how long runs wait and how long they take, in uncompressed seconds. The busiest customer's runs queue
+    /// for hours.
     fn timing(&self, job_type: u16, scheduled: u32, rng: &mut SeededRng) -> (u32, u32) {
         let mut between = |low: u32, high: u32| u32::try_from(rng.seconds(low, high)).unwrap_or(low);
         match self.scenario {

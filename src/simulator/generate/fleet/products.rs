@@ -1,4 +1,4 @@
-//! The subscriptions of a customer, for backups and for other services.
+//! A customer's subscriptions, to backups and to other services.
 
 use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, SALESFORCE, Scenario};
 use crate::simulator::customer::Product;
@@ -8,7 +8,7 @@ use crate::simulator::schedule::gigabytes;
 
 const AVEPOINT_STORAGE: &str = "AvePoint storage (Microsoft Azure Blob)";
 
-/// Services, other than backups, of a customer that subscribes to everything. All are sold by seat.
+/// Services besides backups of a customer that subscribes to everything. All are sold by seat.
 const OTHER_SERVICES: [&str; 27] = [
     "Cense",
     "Cloud Archiving",
@@ -74,14 +74,14 @@ impl CustomerGenerator<'_> {
         products
     }
 
-    /// Returns the day on which all subscriptions of a customer expire.
+    /// Returns the day on which all subscriptions of the customer expire.
     fn ends(&mut self) -> String {
         let spread = u32::try_from(self.rng.between(45, 700)).unwrap_or(365);
         let at = match self.scenario {
             Scenario::LicenseExpiring => self.ahead(11 * DAY),
             _ => self.ahead(spread.saturating_mul(DAY)),
         };
-        // The time is always noon, because the vendor formats midnight with a 12-hour clock.
+        // The vendor formats midnight with a 12-hour clock, so the time is always 12:00.
         format_time(Some(at), "%m-%d-%YT12:00:00Z")
     }
 
@@ -160,7 +160,7 @@ impl CustomerGenerator<'_> {
     }
 }
 
-/// The tenant's Microsoft licences. The API reports them for nearly every product.
+/// The tenant's Microsoft licences, which the API reports for nearly every product.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct MicrosoftLicenses {
     assigned: u64,

@@ -1,4 +1,4 @@
-//! The protected data of a customer, and its size.
+//! A customer's protected data, and its size.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::{CustomerGenerator, MICROSOFT_365, Scenario};
 use crate::simulator::customer::{Growth, Module, ProtectedRow, Tenant};
 use crate::simulator::run::{ABSENT, NO_SIZE};
 
-/// The modules in the order of the overview, including modules without backups.
+/// Modules in the order of the overview, including those without backups.
 const LISTED: [u16; 12] = [303, 304, 308, 305, 309, 312, 311, 310, 306, 307, 302, 402];
 
 impl CustomerGenerator<'_> {
@@ -30,8 +30,8 @@ impl CustomerGenerator<'_> {
         rows
     }
 
-    /// Returns the tenants of the rows. A third of the customers have rows per tenant; a few have them for some modules
-    /// only.
+    /// Returns the tenant of each of a module's rows. About a third of the customers have rows per tenant, and a few
+    /// have them only for some modules.
     fn tenants_of(&self, number: u16, tenants: &[Tenant]) -> Vec<Option<String>> {
         let by_tenant = match self.scenario {
             Scenario::Busiest => true,
@@ -52,7 +52,7 @@ impl CustomerGenerator<'_> {
             _ => self.rng.below(scanned / 40 + 1),
         };
         let stored = if is_backed_up { self.stored(number) } else { 0 };
-        // A customer with its own storage uses none of the vendor's storage.
+        // A customer with its own storage uses none of the vendor's.
         let stored_in_byos = if self.index % 10 == 4 { NO_SIZE } else { ABSENT };
         ProtectedRow {
             tenant_id,
@@ -66,7 +66,7 @@ impl CustomerGenerator<'_> {
             raw_fields: BTreeMap::new(),
             growth: Some(Growth {
                 stored,
-                // Encrypted files are stored again.
+                // Files that an attacker has encrypted are stored again.
                 daily: self.rng.seconds(200, 2500) * if self.is_under_attack() { 100 } else { 1 },
                 since: self.rules.started,
             }),

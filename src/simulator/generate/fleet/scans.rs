@@ -1,4 +1,4 @@
-//! The scan profiles of a customer.
+//! A customer's scan profiles.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Services that customers pay for besides backups, by tenant.
+//! Services besides backups that customers pay for, by tenant.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use crate::simulator::customer::Tenant;
 use crate::simulator::rng::SeededRng;
 use crate::simulator::services::{Baseline, Seats, Services};
 
-/// Index, within each period of the scenarios, of the customer whose tenant is under attack.
+/// Index of the customer under attack, within each [`SCENARIO_PERIOD`].
 const ATTACKED: usize = 13;
 
-/// Time since the settings of some tenants drifted from their baselines.
+/// Time since some tenants' settings drifted from their baselines.
 const DRIFTED_FOR: u32 = 5 * HOUR;
 
 impl CustomerGenerator<'_> {
-    /// Returns whether the customer's files are being encrypted: backups still run, and the stored size jumps.
+    /// Returns whether an attacker is encrypting the customer's files. Backups still run, and the stored size jumps.
     pub(super) fn is_under_attack(&self) -> bool {
         self.scenario == Scenario::Healthy && self.joined.is_none() && self.index % SCENARIO_PERIOD == ATTACKED
     }
 
-    /// Adds the services of each tenant. They have their own random number generator, so that the rest of the world
-    /// does not depend on them.
+    /// Adds the services of each tenant. A separate random number generator keeps the rest of the world independent of
+    /// them.
     pub(super) fn with_services(&self, mut tenants: Vec<Tenant>) -> Vec<Tenant> {
         let index = u64::try_from(self.index).unwrap_or(u64::MAX);
         for (nth, tenant) in (0..).zip(&mut tenants) {
@@ -67,7 +67,7 @@ impl CustomerGenerator<'_> {
                 status: 7,
                 drifts: if is_drifted { rng.seconds(1, 9) } else { 0 },
                 drifted: is_drifted.then(|| self.ago(DRIFTED_FOR)),
-                // Before the start of the history that a demo backfills.
+                // This is before the history that a demo backfills.
                 deployed: Some(self.ago(40 * DAY)),
             }
         });

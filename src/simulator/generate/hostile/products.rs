@@ -1,4 +1,4 @@
-//! The subscriptions of a customer.
+//! A customer's subscriptions.
 
 use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, Role, SALESFORCE};
 use crate::simulator::customer::{Module, Product};
@@ -45,7 +45,7 @@ impl CustomerGenerator<'_> {
             Role::UnlistedModule => self.in_future(i64::from(20 * DAY)),
             _ => self.some_day(),
         };
-        // The subscription that expires during a test needs a time of day.
+        // The expiry of a subscription that expires during a test needs a time of day.
         let form = if self.role == Role::UnlistedModule {
             1
         } else {
@@ -60,7 +60,7 @@ impl CustomerGenerator<'_> {
             storage: "AvePoint storage".to_owned(),
             retention: self.rng.pick(&["1 year", "7 years", "Unlimited"]).to_owned(),
             consumed_storage: match self.role {
-                // A decimal comma is ambiguous with a thousands separator, so it must not be parsed.
+                // The comma could be a decimal or a thousands separator, so the value must not be parsed.
                 Role::UnlistedModule => "1,5 TB".to_owned(),
                 _ => self.rng.gigabytes(3000),
             },
@@ -157,7 +157,7 @@ impl CustomerGenerator<'_> {
     }
 }
 
-/// Formats a date in one of the four formats seen in API responses.
+/// Formats a date in one of the four formats that occur in API responses.
 fn date(at: i64, form: u64) -> String {
     let pattern = match form % 4 {
         0 => "%Y-%m-%d",

@@ -1,6 +1,6 @@
-//! Series of the monthly report. A sample of the rules covers one hour. Here, a sample covers all hours since the
-//! previous sample: the report only sums samples or takes their maximum, and hourly samples would make the file several
-//! times as large.
+//! Series of the monthly report. The rules record hourly samples, which would make the file several times as large.
+//! Here, each sample covers all hours since the previous one. The report only sums samples or takes their maximum, so
+//! its results are the same.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::app::demo::backfill::STEP;
 /// Seconds that a step covers.
 const SECONDS: f64 = STEP as f64 * 3600.0;
 
-/// Sums since the last samples.
+/// Sums and maxima since the last samples.
 #[derive(Default)]
 pub(super) struct Report {
     states: Groups,
@@ -31,7 +31,8 @@ impl Report {
         }
     }
 
-    /// Adds a step, and records the sums if samples are due. The first step only starts the month.
+    /// Adds a step, and records the sums if samples are due. The first step adds nothing, because it only starts the
+    /// month.
     pub(super) fn record(&mut self, samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
         if out.step > 0 {
             self.add(jobs);
@@ -87,7 +88,7 @@ impl Report {
     }
 }
 
-/// Alert about an incident at a customer. The shipped alerts report each incident with the worst of these alerts.
+/// Alert about an incident at a customer. The alert rules report each incident with the worst of these alerts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Alert {
     Overdue,
