@@ -1,4 +1,4 @@
-//! A client of bare hyper and serde_json that fetches, parses and drops the same pages as the exporter.
+//! A client that uses only hyper and serde_json. It fetches, parses and drops the same pages as the exporter.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Nearly all fields of jobs, as parsed by the exporter, and the common fields of other resources.
+/// Nearly all fields that the exporter parses from jobs, and the common fields of other resources.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code, reason = "deserializing them is the work to measure")]

@@ -1,4 +1,4 @@
-//! Clients that scrape: each scrape opens a connection and reads the whole response.
+//! Scraping clients. Each scrape opens a connection and reads the whole response.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -50,14 +50,14 @@ fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Enc
     }
 }
 
-/// Read timeout. Longer than the query timeout of Prometheus, so that a slow query fails with an error from Prometheus.
+/// Read timeout. It exceeds Prometheus' query timeout, so that a slow query fails with an error from Prometheus.
 const TEXT_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Returns the body of a response.
 pub fn fetch_text(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TEXT_TIMEOUT)).unwrap();
-    // Responses to HTTP/1.0 are not chunked.
+    // Responses to HTTP/1.0 requests are not chunked.
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut response = String::new();
@@ -69,7 +69,7 @@ pub fn fetch_text(address: SocketAddr, path: &str) -> String {
     body.to_owned()
 }
 
-/// Runs several scrapers concurrently. Each scrapes `times` times.
+/// Runs several scrapers concurrently, each of which scrapes `times` times.
 pub fn scrape_concurrently(
     scrapers: usize,
     times: usize,

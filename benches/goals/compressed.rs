@@ -1,4 +1,4 @@
-//! Goal 3: compressed scrapes, compared with the reference stack and with a finished `.gz` file served by nginx.
+//! Goal 3: compressed scrapes, compared with the reference stack and with a ready-made `.gz` file served by nginx.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::server::{Nginx, Server};
 const REPETITIONS: usize = 15;
 const SLOW_REPETITIONS: usize = 3;
 
-/// One customer in a hundred changes. If each customer has a dozen modules that run once a day, a run completes within
-/// a minute for this share of the customers.
+/// One customer in a hundred changes. If each customer has a dozen modules that run daily, about this share of
+/// customers completes a run every minute.
 const ONE_IN_HUNDRED: &str = "/publish/100";
 
 /// Every series changes.

@@ -1,4 +1,4 @@
-//! A million gauges, for a thousand customers with a hundred modules and ten metrics each; 161 bytes per line.
+//! A million gauges: ten metrics of a hundred modules for each of a thousand customers, at 161 bytes per line.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub const MODULES: usize = 100;
 pub const COLUMNS: usize = 10;
 pub const SERIES: usize = CUSTOMERS * MODULES * COLUMNS;
 
-/// The collector whose first shape contains the tables.
+/// Collector whose first shape is used for the tables.
 const JOBS: CollectorId = CollectorId::JOBS;
 
 pub struct Row {
@@ -70,7 +70,7 @@ pub fn customer_id(customer: usize) -> String {
     format!("{customer:08x}-7d1b-4c1e-9a64-5b1f0e2d3c4a")
 }
 
-/// Returns rows with realistic values: times, sizes, counts and durations with fractions of a second.
+/// Returns rows with realistic values: times, sizes, counts, and durations with fractions of a second.
 pub fn rows(customer: usize) -> Vec<Row> {
     let mut rng = fastrand::Rng::with_seed(customer as u64);
     let row = |module| {
@@ -117,12 +117,12 @@ pub fn store() -> Arc<Store> {
     store
 }
 
-/// Commits one customer.
+/// Commits a customer.
 pub fn publish(store: &Store, customer: usize) {
     publish_rows(store, customer, &rows(customer));
 }
 
-/// Commits one customer with values that differ for every `change`.
+/// Commits a customer with values that differ for every `change`.
 pub fn publish_changed(store: &Store, customer: usize, change: usize) {
     let mut rows = rows(customer);
     for row in &mut rows {

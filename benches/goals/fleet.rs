@@ -1,5 +1,5 @@
-//! Response times of the dashboards against a Prometheus server with a thousand and with ten thousand customers, while
-//! it scrapes and evaluates the shipped rules. Every query of every panel is measured, for all customers or, on the
+//! Response times of the dashboards with a thousand and with ten thousand customers. The Prometheus server also scrapes
+//! the exporter and evaluates the shipped rules. Every query of every panel is measured, for all customers or, on the
 //! customer dashboard, for one customer.
 
 use std::fmt::Write as _;
@@ -23,22 +23,22 @@ use crate::sweep::{LATENCY, stub, wait_for_cycle};
 
 const CUSTOMERS: [usize; 2] = [1_000, 10_000];
 
-/// The GOGC of Prometheus. With its default of 75, ten thousand customers need more than 24 GB.
+/// `GOGC` for Prometheus. With the default of 75, ten thousand customers need more than 24 GB.
 const GARBAGE_COLLECTION_PERCENT: &str = "40";
 
 /// Number of times that each query is sent.
 const REPETITIONS: usize = 5;
 
-/// Maximum duration of a panel of the fleet dashboard.
+/// Goal for the slowest panel of the fleet dashboard.
 const MAX_PANEL_TIME: Duration = Duration::from_secs(1);
 
 /// The fleet dashboard.
 const FLEET: &str = "elements-fleet.json";
 
-/// The dashboard of one customer.
+/// The dashboard for one customer.
 const CUSTOMER: &str = "elements-customer.json";
 
-/// Number of slowest panels that are printed.
+/// Number of slow panels to print.
 const SLOWEST: usize = 3;
 
 /// Seconds between samples of the history, and between scrapes.
@@ -46,7 +46,7 @@ const INTERVAL: i64 = 60;
 const DAY: i64 = 86_400;
 const DAYS: i64 = 30;
 
-/// Recorded series that the fleet dashboard queries over 28 days; all others over at most a day.
+/// Recorded series that the fleet dashboard queries over 28 days. It queries all others over at most a day.
 const LONG: &[&str] = &[
     "fleet:elements_customers_overdue:sum",
     "fleet:elements_customers_within_rpo:ratio",
@@ -54,13 +54,13 @@ const LONG: &[&str] = &[
     "module:elements_job_failing:sum",
 ];
 
-/// Number of points that Grafana requests for a graph on a screen of ordinary width.
+/// Number of points that Grafana requests for a graph on an ordinary screen.
 const GRAPH_POINTS: i64 = 1_000;
 
-/// Maximum wait for a result. Prometheus needs about half a minute for the first scrape of all series.
+/// Timeout for a result. Prometheus needs about half a minute for its first scrape of all series.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A Prometheus with its own directory. Dropping the value stops the process and removes the directory.
+/// A Prometheus server with its own directory. Dropping the value stops the process and removes the directory.
 struct Prometheus {
     address: SocketAddr,
     child: Child,
@@ -131,7 +131,8 @@ impl Prometheus {
         }
     }
 
-    /// Backfills recorded series of all customers: thirty days of the series in [`LONG`], two days of all others.
+    /// Backfills recorded series about all customers: thirty days of the series in [`LONG`], and two days of all
+    /// others.
     fn backfill_history(&self) {
         let now = unix_seconds();
         let file = self.directory.path().join("history");
@@ -192,7 +193,7 @@ fn measure(customers: usize) {
     wait_for_cycle(&exporter);
     let prometheus = Prometheus::start(exporter.address);
     prometheus.wait_for_result("elements_up == 1");
-    // The series that the rules record last, because they depend on other rules.
+    // These series depend on other rules, so they are recorded last.
     prometheus.wait_for_result("customer:elements_attention:sum and on () module:elements_job_failing:ratio26h");
     prometheus.backfill_history();
     prometheus.wait_for_result("count_over_time(module:elements_job_failing:ratio26h[28d]) > 28 * 1000");
@@ -211,7 +212,7 @@ fn measure(customers: usize) {
     let mut one = values.clone();
     one.insert("customer".to_owned(), dense::customer_id(7));
     let mut dashboards = dashboards::all();
-    // The dashboard with a goal comes first, so that its result is printed early.
+    // The only dashboard with a goal comes first, so that its result is printed early.
     dashboards.sort_by_key(|dashboard| dashboard.file != FLEET);
     let mut slowest = Duration::MAX;
     for dashboard in dashboards {

@@ -1,7 +1,7 @@
 //! Performance and size goals, each compared with a reference in the same run: `benches/run NAME`.
 //!
-//! Absolute times vary on a shared machine, so results are ratios within one run. The measurements of compared programs
-//! alternate, and the median is the result.
+//! Absolute times vary on a shared machine, so results are ratios within one run. Compared programs are measured in
+//! turn, and the median is the result.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,7 +39,7 @@ use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-/// Counts allocations, which are part of some goals.
+/// Counts allocations, for the goals about memory.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -61,7 +61,7 @@ fn main() {
         ["sweep"] => sweep::run(),
         ["start"] => program::run(),
         ["fleet"] => fleet::run(),
-        // Processes that the benchmarks above start.
+        // Processes started by the benchmarks above.
         ["serve", which] => server::serve(which),
         ["stub", customers, latency] => stub::serve(customers.parse().unwrap(), latency.parse().unwrap()),
         ["bare", address, customers, concurrency] => {

@@ -1,4 +1,4 @@
-//! Goal 4: memory for a million series, idle and with eight scrapers.
+//! Goal 4: memory use with a million series, both idle and with eight scrapers.
 
 use std::hint::black_box;
 
@@ -55,7 +55,7 @@ pub fn run() {
     );
 }
 
-/// Returns the bytes that were allocated and not yet freed, including reallocations.
+/// Returns the number of bytes that were allocated but not yet freed, including reallocations.
 fn allocated_bytes(region: &Region<'_, std::alloc::System>) -> f64 {
     let change = region.change();
     change.bytes_allocated as f64 - change.bytes_deallocated as f64

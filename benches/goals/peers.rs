@@ -26,7 +26,7 @@ fn labels(customer: usize, row: &dense::Row) -> Labels {
     }
 }
 
-/// Returns the gauges in prometheus-client's `Family`. Most exporters use it.
+/// Returns the gauges in prometheus-client's `Family`, which most exporters use.
 pub fn families() -> Registry {
     let mut registry = Registry::default();
     let families: Vec<Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>> =

@@ -1,4 +1,4 @@
-//! Goal 6: startup time, memory with a hundred customers, and size of the program.
+//! Goal 6: the program's startup time, its memory use with a hundred customers, and its size.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +23,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts the program with API v1, and with intervals so long that each resource is polled only once.
+    /// Starts the program with API v1, and with intervals that are long enough to poll each resource only once.
     pub fn start(api: &str, concurrency: usize) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Goal 1: rendering a million series, compared with copying the finished text and with other libraries.
+//! Goal 1: rendering a million series, compared with copying the rendered text and with other libraries.
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
@@ -18,10 +18,10 @@ use crate::{ALLOCATOR, dense, peers};
 
 const REPETITIONS: usize = 15;
 
-/// A few repetitions suffice for libraries that are many times slower.
+/// Fewer repetitions suffice for libraries that are many times slower.
 const SLOW_REPETITIONS: usize = 3;
 
-/// Returns the CPU time of work in one thread: it depends less on other processes than elapsed time does.
+/// Returns the CPU time of work in one thread, which other processes affect less than the elapsed time.
 fn cpu_time_of(work: impl FnOnce()) -> Duration {
     let start = ThreadTime::now();
     work();
@@ -168,7 +168,7 @@ pub fn run() {
     print_goal("allocations while rendering", allocations as f64, 100.0);
 }
 
-/// Returns the time that the Python client takes for all series, if `benches/run` installed one.
+/// Returns the time that the Python client takes for all series, if `benches/run` has installed it.
 fn python() -> Option<Duration> {
     let python = std::env::var_os("BENCH_PYTHON")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/python_client.py");

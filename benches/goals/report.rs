@@ -14,7 +14,7 @@ pub fn quantile(times: &[Duration], fraction: f64) -> Duration {
     sorted[at.clamp(1, sorted.len()) - 1]
 }
 
-/// Prints the processor, because ratios also differ between processors.
+/// Prints the processor model, because even ratios differ between processors.
 pub fn print_processor() {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {

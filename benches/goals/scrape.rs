@@ -1,7 +1,7 @@
-//! Goal 2: a plain scrape of a million series, compared with a file with the same bytes served by nginx.
+//! Goal 2: an uncompressed scrape of a million series, compared with a file of the same content served by nginx.
 //!
-//! Sending finished text from memory through the same HTTP stack shows the cost of sending alone. nginx has the kernel
-//! send the file without copying it.
+//! Sending rendered text from memory through the same HTTP stack shows the cost of sending alone. For nginx, the kernel
+//! sends the file without copying it to user space.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub fn run() {
     );
 }
 
-/// Measures the servers in turn. Prints the median and the p99 of each, and returns all times.
+/// Measures the servers in turn. Prints the median and the 99th percentile of each, and returns all times.
 fn measure_in_turn<const SERVERS: usize>(
     servers: [(&str, SocketAddr); SERVERS],
     suffix: &str,

@@ -33,7 +33,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server of this program: `ours`, `finished`, `reference` or `empty`.
+    /// Starts one of this program's servers: `ours`, `finished`, `reference` or `empty`.
     pub fn start(which: &str) -> Self {
         Self::spawn(Command::new(std::env::current_exe().unwrap()).args(["serve", which]))
     }
@@ -63,7 +63,7 @@ impl Drop for Server {
     }
 }
 
-/// nginx with prepared files, if `benches/run` installed one.
+/// nginx with prepared files.
 pub struct Nginx {
     pub address: SocketAddr,
     child: Child,
@@ -71,7 +71,8 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx. It serves `metrics`, or `metrics.gz` to clients that accept gzip.
+    /// Starts nginx, if `benches/run` has installed it. It serves `metrics`, or `metrics.gz` to clients that accept
+    /// gzip.
     pub fn start(text: &[u8], compressed: &[u8]) -> Option<Self> {
         let program = std::env::var_os("BENCH_NGINX")?;
         let folder = std::env::temp_dir().join(format!("elements-bench-{}", std::process::id()));
@@ -82,7 +83,7 @@ impl Nginx {
         let address = free.local_addr().unwrap();
         drop(free);
         let root = folder.display();
-        // Debian's configuration, except for paths and for directives that need a system user.
+        // Debian's configuration, except for paths and directives that need a system user.
         let config = format!(
             "worker_processes auto;\ndaemon off;\npid {root}/pid;\nerror_log {root}/error.log;\n\
              events {{ worker_connections 768; }}\n\
@@ -121,7 +122,7 @@ fn is_root() -> bool {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The master process stops its workers if it is terminated, but not if it is killed.
+        // The master process stops its workers on SIGTERM, but cannot do so on SIGKILL.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").arg(pid).status();
         let _ = self.child.wait();
@@ -129,7 +130,7 @@ impl Drop for Nginx {
     }
 }
 
-/// Runs a server of this program until its standard input is closed.
+/// Runs one of this program's servers until standard input is closed.
 pub fn serve(which: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -159,7 +160,7 @@ pub fn serve(which: &str) {
     runtime.block_on(serving);
 }
 
-/// Returns the exporter's routes over a dense store, and a route that commits every nth customer with new values.
+/// Returns the exporter's routes with a dense store, and a route that commits every nth customer with new values.
 fn ours() -> Router {
     let store = dense::store();
     let (scrape, health) = (Arc::new(dense::scrape(&store)), Arc::new(Health::new()));
@@ -187,7 +188,7 @@ fn ours() -> Router {
     http::routes(site).route("/publish/{every}", get(publish))
 }
 
-/// Returns routes that send the finished text from memory, in frames of the exporter's size: the cost of a scrape
+/// Returns routes that send rendered text from memory, in frames of the exporter's size. They show the cost of a scrape
 /// without rendering.
 fn finished() -> Router {
     let store = dense::store();
@@ -201,7 +202,7 @@ fn finished() -> Router {
     Router::new().route("/metrics", get(metrics))
 }
 
-/// Returns the usual stack for Rust exporters, as a reference: prometheus-client's `Family`, encoded as text, with
+/// Returns the reference, the usual stack of Rust exporters: prometheus-client's `Family` encoded as text, with
 /// tower-http's compression.
 fn reference() -> Router {
     let registry = Arc::new(peers::families());

@@ -1,5 +1,5 @@
-//! An API with a fixed latency. It reuses the simulated partner's responses for a few customers for any number of
-//! customers.
+//! An API with a fixed latency. For any number of customers, it reuses the simulated partner's responses for a few of
+//! them.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -39,7 +39,7 @@ struct RequestLog {
     last: Option<Instant>,
 }
 
-/// Serves responses until the standard input is closed.
+/// Serves responses until standard input is closed.
 pub fn serve(customers: usize, latency_milliseconds: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -82,8 +82,8 @@ pub fn serve(customers: usize, latency_milliseconds: u64) {
     });
 }
 
-/// Fetches the customer list of the simulated partner. Returns the ids of its customers, the templates, and a list of
-/// this many customers based on them.
+/// Fetches the simulated partner's customer list. Returns the ids of these customers, which are the templates, and a
+/// list of `customers` customers based on them.
 fn fetch_customers(partner: SocketAddr, customers: usize) -> (Vec<String>, Bytes) {
     let form =
         "grant_type=client_credentials&client_id=demo&client_secret=demo-secret&scope=partner.customers.read.all";
@@ -186,7 +186,7 @@ async fn fetch_template(stub: &Arc<Stub>, method: &str, path: &str, bearer: Opti
     body
 }
 
-/// Sends one request to the simulated partner over a new connection.
+/// Sends a request to the simulated partner over a new connection.
 fn send(
     partner: SocketAddr,
     method: &str,

@@ -1,4 +1,4 @@
-//! Goal 5: duration and cost of a cycle of all collectors against an API with a fixed latency, during scrapes.
+//! Goal 5: duration and cost of a cycle of all collectors during scrapes, with an API of fixed latency.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,10 @@ use crate::server::Server;
 pub const LATENCY: Duration = Duration::from_millis(100);
 const CONCURRENCY: usize = 64;
 
-/// Smaller number of customers for measuring the cost, because the cost is proportional to the number of customers.
+/// Number of customers for measuring the cost. A small number is enough, because the cost is proportional to it.
 const COST_CUSTOMERS: usize = 2000;
 
-/// Time after which the cycle counts as stuck.
+/// Timeout of a cycle.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 pub fn run() {

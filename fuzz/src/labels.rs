@@ -26,7 +26,8 @@ pub fn check(data: &[u8]) {
     for row in text.split('\u{1}') {
         let row: Vec<(&str, &str)> = NAMES.into_iter().zip(row.split('\0')).collect();
         let sanitized: Vec<_> = row.iter().map(|(_, value)| sanitize_label(value)).collect();
-        // Rows with equal labels would be the same series. Collectors merge such rows; this target keeps the first.
+        // Rows with equal labels would be the same series. Collectors merge such rows, but this target keeps only the
+        // first.
         let is_duplicate = |other: &Vec<(&str, &str)>| {
             other.len() == row.len()
                 && other
@@ -67,7 +68,7 @@ pub fn check(data: &[u8]) {
         let samples_of = |name: &str| samples.iter().filter(|sample| sample.name == name).collect::<Vec<_>>();
         let numbers = samples_of("elements_a");
         assert_eq!(numbers.len(), if number.is_finite() { rows.len() } else { 0 });
-        // Minus zero and zero compare as equal.
+        // Zero and minus zero compare as equal.
         assert!(
             numbers.iter().all(|sample| sample.value == number),
             "{number} in {text:?}"
@@ -88,7 +89,8 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Returns a value as it must appear in a label: at most 256 characters, without control or bidirectional characters.
+/// Returns a value as it must appear in a label: limited to 256 characters, with control and bidirectional characters
+/// replaced.
 pub(crate) fn sanitize_label(value: &str) -> String {
     let mut sanitized: String = value
         .chars()

@@ -1,4 +1,4 @@
-//! Fuzz targets: each module is one target, and its `check` panics if a property is violated.
+//! Fuzz targets. The `check` function of each target's module panics if a property is violated.
 //!
 //! The targets compare the exporter's results with independent implementations in this crate.
 

@@ -1,4 +1,4 @@
-//! API responses: every collector parses them for both API versions. Exposed counts must occur in the responses.
+//! API responses, parsed by every collector for both API versions. Exposed counts must occur in the responses.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -21,10 +21,10 @@ use url::Url;
 use crate::parser::{Sample, parse};
 use crate::snapshot::snapshot;
 
-/// The customer that is polled, for collectors that poll one customer.
+/// Customer whose data is polled by collectors that poll per customer.
 const CUSTOMER: &str = "caf94a75-2cc6-43aa-b04b-794c8baf5ea3";
 
-/// Separator between two responses: a byte that does not occur in JSON.
+/// Separator between two responses: a byte that cannot occur in JSON.
 const SEPARATOR: u8 = 0xff;
 
 /// Metrics whose values must occur in the responses.
@@ -44,8 +44,8 @@ const COUNTS: &[&str] = &[
     "elements_tenant_drift_detected",
 ];
 
-/// Checks an input: a byte that selects the collector and the API version, followed by the responses to the requests,
-/// in order. Further requests get status 204.
+/// Checks an input: a byte that selects the collector and the API version, followed by the responses in the order of
+/// the requests. Further requests get status 204.
 pub fn check(data: &[u8]) {
     let Some((choice, responses)) = data.split_first() else {
         return;
@@ -113,7 +113,8 @@ pub fn check(data: &[u8]) {
 }
 
 /// An API with scripted responses. It returns them in order, and records which request got which response. After
-/// `repeat`, each request gets its recorded response, because a second poll may send fewer requests than the first.
+/// `repeat`, each request gets its recorded response again, even if the second poll sends fewer requests than the
+/// first.
 struct ScriptedApi {
     bodies: VecDeque<Vec<u8>>,
     recorded: HashMap<String, VecDeque<Option<Vec<u8>>>>,
@@ -144,7 +145,7 @@ impl ScriptedApi {
     }
 }
 
-/// The records of the previous poll, and records of other collectors with two tenants and two failed runs.
+/// Records of the previous poll, and records of other collectors, with two tenants and two failed runs.
 #[derive(Debug)]
 struct PreviousRecords {
     own: &'static str,
@@ -290,7 +291,7 @@ fn render<'a>(
     String::from_utf8(text).expect("UTF-8")
 }
 
-/// Returns an API client that gets its responses from the script instead of a network.
+/// Returns an API client that gets its responses from the script instead of the network.
 fn api(is_v3: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
     let script = Arc::clone(script);
     let responses = move |call: &Call| {
@@ -320,7 +321,7 @@ fn api(is_v3: bool, script: &Arc<Mutex<ScriptedApi>>) -> Api {
     }
 }
 
-/// Returns an HTTP client and a token source that are never used.
+/// Returns an HTTP client and a token source, which are required but never used.
 fn unused_client() -> (reqwest::Client, Arc<TokenSource>) {
     static UNUSED: OnceLock<(reqwest::Client, Arc<TokenSource>)> = OnceLock::new();
     UNUSED

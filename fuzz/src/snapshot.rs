@@ -1,4 +1,4 @@
-//! Records as a snapshot with one group. No record is stale.
+//! A snapshot of records in one group, none of which is stale.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use elements_exporter::domain::Timestamp;
 use elements_exporter::exposition::{Block, Group, RecordView, Snapshot, Table};
 
-/// Records, each as the tables of its shapes.
+/// The tables of each record, by shape.
 #[derive(Debug)]
 struct Records(Vec<Arc<[Table]>>);
 

@@ -1,4 +1,4 @@
-//! The state file: restored completely or not at all; saving and restoring again returns the same state.
+//! The state file is restored completely or not at all. Saving and restoring it again returns the same state.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use elements_exporter::store::{Store, columns};
 use crate::parser::parse;
 
 /// Checks an input: a flag, followed by the lines of a state file. If the flag is odd, a valid last line with count and
-/// checksum is appended, because random input would not contain one.
+/// checksum is appended, which random input would not contain.
 pub fn check(data: &[u8]) {
     let Some((flag, lines)) = data.split_first() else {
         return;
@@ -32,7 +32,7 @@ pub fn check(data: &[u8]) {
     let path = directory.path().join("state");
     std::fs::write(&path, &file).expect("written");
     let store = new_store();
-    // Later than any time in a valid file.
+    // This is later than any time in a valid file.
     let now = Timestamp::from_unix_seconds(1_800_000_000);
     match restore(&store, &path, now) {
         None => {

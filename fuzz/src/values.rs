@@ -1,4 +1,4 @@
-//! The parsers of values: every parsed value equals the result of an independent implementation.
+//! The parsers of values. Every parsed value must equal the result of an independent implementation.
 
 use elements_exporter::domain::{
     self, CustomerId, DailyScan, Gigabyte, JobStatus, JobStatusWord, Named, capacity, count, customer_status,
@@ -67,12 +67,12 @@ fn check_numbers(text: &str) {
     }
 }
 
-/// Checks that two sizes separated by a slash have the same values as each size alone.
+/// Checks that each of two sizes separated by a slash has the same value as on its own.
 fn check_capacity(used: &str, purchased: &str) {
     let of = |text: &str| size(text).ok().flatten();
     let plain = |text: &str| !text.contains('/');
     if let (true, true, Some(left), Some(right)) = (plain(used), plain(purchased), of(used), of(purchased)) {
-        // Zero needs no unit. In a pair it takes the unit of the other half, and remains zero.
+        // Zero needs no unit. In a pair, it takes the other half's unit and remains zero.
         let parsed = capacity(&format!("{used}/{purchased}"));
         let parsed = parsed
             .ok()
@@ -86,7 +86,7 @@ fn check_capacity(used: &str, purchased: &str) {
     }
 }
 
-/// Parses a non-negative integer, with or without commas, or with zeros after the decimal point.
+/// Parses a non-negative integer, which may contain commas, and zeros after a decimal point.
 fn integer(text: &str) -> Option<i128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let zeros = !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0');
@@ -151,7 +151,7 @@ fn expected_timestamp(text: &str) -> Option<f64> {
         return Some(match text.len() {
             0..12 => number,
             12..15 => number / 1e3,
-            // Ticks are more than a double represents exactly.
+            // Ticks are too large for a double to represent exactly.
             _ => (text.parse::<i128>().ok()? - 621_355_968_000_000_000) as f64 / 1e7,
         });
     }
@@ -191,7 +191,7 @@ fn expected_timestamp(text: &str) -> Option<f64> {
     Some(midnight + seconds_of_day(time.trim())? - east)
 }
 
-/// Parses a time of day, and returns the seconds after midnight.
+/// Parses a time of day. Returns the seconds since midnight.
 fn seconds_of_day(text: &str) -> Option<f64> {
     let lower = text.to_lowercase();
     let numbers = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -207,7 +207,7 @@ fn seconds_of_day(text: &str) -> Option<f64> {
     Some(hour * 3600.0 + minute * 60.0 + second)
 }
 
-/// Returns the days since 1970-01-01, by counting leap days.
+/// Returns the number of days since 1970-01-01, counting leap days.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let lengths = [
@@ -253,7 +253,7 @@ fn days_and_time(text: &str) -> Option<f64> {
     Some(days + number(hours)? * 3600.0 + number(minutes)? * 60.0 + number(seconds)?)
 }
 
-/// Parses a duration in ISO 8601 format, or numbers with units. Returns seconds.
+/// Parses an ISO 8601 duration, or numbers with units. Returns seconds.
 fn units(text: &str) -> Option<f64> {
     let iso = text.starts_with('p');
     let mut total = 0.0;
@@ -340,7 +340,7 @@ fn check_words(text: &str) {
     check_name(text, domain::object_type, None);
 }
 
-/// Checks that a parsed name has a limited length, parses to itself, and has the same number as the input.
+/// Checks that a parsed name has a limited length, parses to itself, and has a number if it is known.
 fn check_name(text: &str, parse: fn(&str) -> Option<Named>, number: Option<fn(&str) -> Option<u16>>) {
     let Some(name) = parse(text) else { return };
     assert!(name.name.chars().count() <= 140, "{text:?}");

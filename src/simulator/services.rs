@@ -73,7 +73,7 @@ pub struct Seats {
 /// State of a tenant's baselines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Baseline {
-    /// The status as a number of the reference.
+    /// Status, by its number in the reference.
     pub status: i64,
     /// Number of detected drifts.
     pub drifts: i64,
@@ -87,7 +87,7 @@ pub struct Baseline {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReportRow {
     pub(crate) title: String,
-    /// The status as a number of the reference.
+    /// Status, by its number in the reference.
     pub(crate) status: i64,
     pub(crate) error_code: &'static str,
     pub(crate) comment: String,

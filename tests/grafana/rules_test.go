@@ -1,4 +1,4 @@
-// Package grafana checks the alert rules for Grafana against Grafana's types for provisioned files.
+// Package grafana checks the Grafana alert rules against Grafana's types for provisioned files.
 package grafana
 
 import (
@@ -15,7 +15,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// decodeStrictly decodes JSON and rejects unknown fields. Grafana would ignore them.
+// decodeStrictly decodes JSON and rejects unknown fields, which Grafana would ignore.
 func decodeStrictly(t *testing.T, content []byte, into any) {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader(content))
@@ -44,7 +44,7 @@ func loadAlerts(t *testing.T) models.AlertingFileExport {
 	return file
 }
 
-// The types of the models of the three queries. Grafana does not publish these types.
+// Types of the three queries' models, which Grafana does not publish.
 type query struct {
 	RefID   string `json:"refId"`
 	Expr    string `json:"expr"`
@@ -140,8 +140,8 @@ func checkRule(t *testing.T, rule *models.AlertRuleExport) {
 	}
 }
 
-// expand executes a template with Grafana's variables, and with replacements for the functions that Grafana has in
-// common with Prometheus.
+// expand executes a template with Grafana's variables, and with stand-ins for the functions that Grafana and Prometheus
+// have in common.
 func expand(t *testing.T, text string) string {
 	t.Helper()
 	unchanged := func(value any) any { return value }

@@ -1,4 +1,4 @@
-//! Embedded dashboards and rules equal the files in the repository, and refer only to metrics that exist.
+//! The embedded dashboards and rules equal the files in the repository, and use only existing metrics.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ fn dashboards_and_rules_are_all_embedded() {
     }
 }
 
-/// Returns the words in a string that look like names of the exporter's metrics.
+/// Returns the words in a text that look like names of the exporter's metrics.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || "_:".contains(character)));
     words

@@ -1,4 +1,4 @@
-//! Customer attributes, read from a file and reloaded at runtime, and exemptions that expire.
+//! Customer attributes that are read from a file and reloaded at runtime, and exemptions that expire.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -96,7 +96,7 @@ async fn attributes_become_labels_and_follow_their_file() {
     let ending = ",tier=\"gold\",region=\"emea\",team=\"North, A\"} 1";
     assert!(info_of(&text, &ids[0]).ends_with(ending), "{text}");
     assert!(!info_of(&text, &ids[1]).contains("tier="), "absent, not empty");
-    // An invalid file changes nothing, and its lines are reported.
+    // An invalid file changes nothing, and its invalid lines are reported.
     site.write("customer,tier\n[a,gold\n,silver\n");
     let text = program
         .wait_until("the invalid file is rejected", |text| {
@@ -160,7 +160,7 @@ async fn reload_fails_until_the_attributes_file_is_valid() {
         }
     };
     assert!(!text.contains("tier=\"gold\""));
-    // Without the file, neither the labels nor the count is exported.
+    // Without a file, neither the labels nor the count of customers without attributes is exported.
     let (status, _) = exporter
         .reload(|variables| variables.retain(|(name, _)| name != ATTRIBUTES_FILE))
         .await;
@@ -209,7 +209,7 @@ async fn customers_command_writes_a_valid_attributes_file() {
         "{}",
         table.stdout
     );
-    // The output is a valid attributes file. No customer matches, because it contains no attributes yet.
+    // The output is a valid attributes file. Its rows match no customer, because they contain no attributes yet.
     site.write(&csv.stdout);
     let check = Program::spawn(every_second_all(&site.partner.base, &site.settings()), &["check"])
         .wait()

@@ -43,15 +43,14 @@ async fn backfill_covers_four_weeks_in_order() {
     assert!(up.iter().all(|(value, _)| *value == 1.0));
     assert!(up.windows(2).all(|pair| pair[1].1 - pair[0].1 == 3 * 3600));
     assert_eq!(up[up.len() - 1].1 - up[0].1, 28 * 24 * 3600);
-    // All modules of the only customer are backed up regularly.
+    // All of the only customer's modules are backed up regularly.
     let backups = samples_of("customer_module:elements_job_last_backup_timestamp_seconds:max");
     let distinct: BTreeSet<u64> = backups.iter().map(|(end, _)| end.to_bits()).collect();
     assert!(distinct.len() > 100, "{}", distinct.len());
     assert!(backups.iter().all(|(end, at)| *end <= *at as f64 && *end > 0.0));
     let ended = samples_of("customer_module_status:elements_job_runs:increase1h");
     assert!(ended.iter().map(|(runs, _)| runs).sum::<f64>() > 3000.0);
-    // These metrics have a sample at the last step, so that rules with a lookback continue without a gap when the demo
-    // starts.
+    // These metrics have a sample at the last step, so that rules that look back have no gap when the demo starts.
     let last_at = up[up.len() - 1].1;
     for name in [
         "customer_module:elements_job_rpo_breached:bool",
@@ -61,9 +60,9 @@ async fn backfill_covers_four_weeks_in_order() {
     ] {
         assert!(samples_of(name).iter().any(|(_, at)| *at == last_at), "{name}");
     }
-    // Catches a metric with one series per run or per customer that is added to the backfill by mistake.
+    // Detects a metric that is added to the backfill by mistake and has a series per run.
     assert!(written.samples < 50_000, "{}", written.samples);
-    // The rules aggregate the instance away.
+    // The rules remove the label `instance`.
     let (recorded, scraped): (Vec<&str>, Vec<&str>) =
         lines.partition(|line| line.split('{').next().unwrap().contains(':'));
     assert!(

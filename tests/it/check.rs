@@ -1,6 +1,6 @@
 //! The `check` command.
 //!
-//! This file is long, because its tests share the helpers that run the command.
+//! This file is long, because all its tests share the helpers that run the command.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
@@ -30,7 +30,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(output)))
 }
 
-/// Returns a partner without subscriptions, because some of them have invalid values.
+/// Starts a partner without subscriptions, because some subscriptions have invalid values.
 async fn partner() -> Partner {
     let partner = start(frozen_partner(8)).await;
     partner.handle.with_world(|world| {
@@ -81,7 +81,7 @@ async fn check_reports_hosts_clock_permissions_and_endpoints() {
 #[tokio::test(flavor = "multi_thread")]
 async fn colours_and_json_are_selected_by_the_caller() {
     let partner = partner().await;
-    // Collectors that are disabled by default are checked as well.
+    // Collectors that are disabled by default are checked too.
     let optional = elements_exporter::collector::ALL
         .iter()
         .filter(|entry| entry.is_optional);
@@ -289,7 +289,7 @@ async fn summary_lists_failures_and_skipped_checks() {
     let last = "failed: customers; not tried: jobs, protected, scan_profiles, scan_changes; requests: ";
     assert!(line(&report, "failed: ").starts_with(last), "{report}");
 
-    // Without a response, the number of requests is unknown.
+    // If the polls fail, the number of requests per poll is unknown.
     let jobs = Fault::new("/partner/*jobs*", FaultKind::Status { code: 500, body: None });
     partner.handle.set_faults(vec![jobs]);
     let report = text(&block_in_place(|| check(&partner.base, &[], &[])));
@@ -361,7 +361,7 @@ async fn report_uses_the_singular_for_one() {
     }
 }
 
-/// Starts a proxy that sends the same response to every client while the tests run.
+/// Starts a proxy that sends the same response to every client until the tests end.
 fn proxy(response: &'static str) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -507,8 +507,7 @@ fn offline_check_reads_files_and_sends_nothing() {
         Value::Bool(true)
     );
 
-    // A missing secret, a key that does not match its certificate, an invalid state file and an unknown key are each
-    // reported with the configuration key, and the exit code is 78.
+    // Each of these problems is reported with its configuration key, and the exit code is 78.
     let certificate = format!(
         "auth: {{client_id: a, certificate_file: '{}', private_key_file: '{}'}}\n",
         fixture("cert.pem"),

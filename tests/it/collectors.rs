@@ -1,7 +1,7 @@
-//! The exposition of given JSON, for each collector and both API versions. Data that both versions provide results in
-//! the same text.
+//! The exposition for given JSON, by collector and API version. Data that both versions provide must result in the same
+//! text.
 //!
-//! This file is long, because it keeps the fixtures of both API versions side by side.
+//! This file is long, because the fixtures of both API versions are side by side.
 
 use crate::harness::canned::CannedServer;
 use crate::harness::program::Program;
@@ -19,7 +19,7 @@ const V3_CUSTOMERS: &str = r#"{"data":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec6
     "tenants":[{"id":"t1","name":"One"},{"id":"t2","name":"Two"}]}],
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":1}}"#;
 
-/// Polls the customer list and one collector once, in one API version.
+/// Polls the customer list and one collector once, with one API version.
 async fn poll(
     collector: &str,
     generation: &str,
@@ -58,7 +58,7 @@ async fn poll_with_requests(
     (text, succeeded, canned)
 }
 
-/// Returns a sample from the vendor's documentation as JSON, without its ` //` comments.
+/// Removes the ` //` comments from a JSON sample in the vendor's documentation.
 fn without_comments(sample: &str) -> String {
     let lines = sample.lines().map(|line| line.split(" //").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
@@ -71,7 +71,7 @@ async fn customers_are_equal_in_both_api_versions() {
     let (v3, succeeded) = poll("customers", "v3", &[], &[]).await;
     assert!(succeeded);
     assert_expected("customers", &about_customers(&v3));
-    // API v1 lacks these fields at this endpoint.
+    // At this endpoint, API v1 does not provide these fields.
     let v3 = about_customers(&v3).replace(r#"management_mode="partner""#, r#"management_mode="""#);
     let v3: String = v3
         .lines()
@@ -163,7 +163,7 @@ async fn job_sample_of_the_vendor_has_no_runs() {
     assert_expected("jobs_never_ran", &about_customers(&text));
 }
 
-/// Runs whose statuses are words and whose counts are strings. [`V3_JOBS`] has the same runs with numbers.
+/// Runs with words as statuses and strings as counts. [`V3_JOBS`] contains the same runs with numbers.
 const V1_JOBS: &str = r#"{"value":[
     {"jobType":"Microsoft 365","jobModule":"Exchange Online","status":"Successful","jobId":"EX1","name":"daily",
      "totalCount":"2323","failedCount":"0","successfulCount":"2323","skippedCount":"0","warningCount":"0",
@@ -199,7 +199,7 @@ const V3_JOBS: &str = r#"{"data":[
      "lastModifyTime":"2025-09-11T02:30:00.5Z"}],
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":4}}"#;
 
-/// The same runs in the format of the oldest documentation: fields in PascalCase, counts as integers.
+/// The same runs in the format of the oldest documentation: field names in PascalCase, counts as integers.
 const OLDEST_JOBS: &str = r#"{"value":[
     {"JobType":"Microsoft 365","JobModule":"Exchange Online","Status":"Finished","JobId":"EX1","Name":"daily",
      "TotalCount":2323,"FailedCount":0,"SuccessfulCount":2323,"SkippedCount":0,"WarningCount":0,
@@ -398,7 +398,7 @@ async fn tenants_of_protected_data_are_limited() {
     assert_eq!(value(&text, counted), Some(1.0));
 }
 
-/// A pooled subscription, and one service subscribed twice.
+/// A pooled subscription, and two subscriptions to the same service.
 const PRODUCTS: &str = r#"[
     {"service":"Cloud Backup for Microsoft 365","subscriptionModel":"User based","purchasedUserSeats":"1,250",
      "purchasedUnits":"1","microsoftLicenseAssigned":"1100","microsoftLicenseAvailable":"150",
@@ -479,7 +479,7 @@ async fn licenses_are_filtered_and_marked_by_product() {
             .lines()
             .all(|line| line.ends_with(" 1798718400"))
     );
-    // The distinguishing label does not depend on the other selected services.
+    // The label that distinguishes subscriptions does not depend on which other services are selected.
     for services in [
         "Cloud Backup for Salesforce - *",
         "cloud backup for salesforce® - backup",
@@ -621,7 +621,7 @@ async fn scan_profile_details_are_refreshed_every_other_poll() {
     let canned = CannedServer::start(&[("GET /partner/customers", V1_CUSTOMERS)]).await;
     canned.set(&list, 200, &listed("2026-09-14T16:17:38Z"));
     canned.set(&detail, 200, &named("before"));
-    // Scan changes request the same list, and would add to the count.
+    // The collector `scan_changes` requests the same list, which would increase the count.
     let settings = [
         ("ELEMENTS_API__VERSION", "v1"),
         ("ELEMENTS_COLLECTORS__SCAN_CHANGES__ENABLED", "false"),
@@ -650,7 +650,7 @@ async fn scan_profile_details_are_refreshed_every_other_poll() {
         "details in every poll: {runs:?}"
     );
 
-    // A change in the list is visible after the next poll.
+    // A change in the list is exported after the next poll.
     canned.set(&detail, 200, &named("after"));
     canned.set(&list, 200, &listed("2026-09-14T16:17:39Z"));
     exporter

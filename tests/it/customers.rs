@@ -1,6 +1,6 @@
 //! Customers that are listed, configured by id, excluded or forbidden.
 //!
-//! This file is long, because the cases share the customer lists built here.
+//! This file is long, because its tests share the customer lists.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ fn services(ids: &[&str]) -> String {
     format!(r#"{{"value":[{}]}}"#, rows.join(","))
 }
 
-/// Returns settings that enable only customers, jobs and licences, with API v1.
+/// Returns settings for API v1 with only the customer list, jobs and licences.
 fn v1_settings<'a>(overrides: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut settings = vec![
         ("ELEMENTS_API__VERSION", "v1"),
@@ -194,7 +194,7 @@ async fn unlisted_configured_customer_is_a_failure() {
     assert_eq!(value(&text, errors), Some(1.0));
 }
 
-/// Settings that enable only the customer list, with API v3.
+/// Overrides for [`v1_settings`] that leave only the customer list, with API v3.
 const V3_CUSTOMERS_ONLY: [(&str, &str); 3] = [
     ("ELEMENTS_API__VERSION", "v3"),
     ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
@@ -310,7 +310,7 @@ async fn polling_once_starts_no_second_cycle() {
     assert!(succeeded, "{text}");
     let mut requested: BTreeMap<String, usize> = BTreeMap::new();
     for request in partner.handle.requests() {
-        // Two collectors request the list of profiles.
+        // Two collectors request the list of scan profiles.
         if !request.path.contains("/scan-profiles/") {
             *requested.entry(request.path).or_default() += 1;
         }
@@ -368,7 +368,7 @@ async fn repeated_v1_page_is_detected() {
         let errors = r#"elements_exporter_api_errors_total{endpoint="customers",reason="incomplete"}"#;
         assert_eq!(value(&text, errors), Some(1.0));
     }
-    // Links that differ only in their fragment lead to the same page.
+    // Links that differ only in their fragment refer to the same page.
     let canned = CannedServer::start(&[]).await;
     let endless = page(r##","@odata.nextLink":"#1""##);
     canned.set("GET /partner/customers", 200, &endless);

@@ -1,12 +1,12 @@
-//! The demo starts with the state of an exporter that has run for days.
+//! The demo starts with a state like that of an exporter that has run for days.
 
 use crate::harness::program::Program;
 use crate::harness::{eventually, fresh, value};
 
-/// Customers of a demo with every scenario.
+/// Number of customers for which every scenario occurs.
 const CUSTOMERS: usize = 12;
 
-/// Returns the organization whose consent was withdrawn 53 hours ago.
+/// Returns the id of the customer whose consent was withdrawn 53 hours ago.
 fn customer_without_consent(exposition: &str) -> &str {
     let consents = exposition
         .lines()
@@ -38,7 +38,7 @@ async fn demo_has_runs_and_restore_points_at_startup() {
     let restore_points = |text: &str| -> Vec<f64> {
         let lines = text.lines();
         let points = lines.filter(|line| line.starts_with("elements_job_last_backup_timestamp_seconds{"));
-        // The only run of this backup scope failed many months ago.
+        // This backup scope's only run failed months ago.
         let points = points.filter(|line| !line.contains("EC2 old web servers"));
         points
             .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
@@ -54,7 +54,7 @@ async fn demo_has_runs_and_restore_points_at_startup() {
                 .all(|collector| fresh(text, collector) >= Some(11.0))
         })
         .await;
-    // Without the runs before the newest, a module whose newest run failed would have no restore point.
+    // Without a history, a module whose newest run failed would have no restore point.
     assert!(restore_points(&polled).iter().all(|end| *end > 0.0));
     let failing = customer_without_consent(&polled);
     let prefix = format!("elements_job_consecutive_failures{{customer_id=\"{failing}\"");

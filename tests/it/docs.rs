@@ -1,5 +1,5 @@
-//! Commands in the documentation work. Every command is run. For commands that no test can run, a list states the
-//! reason, and the files, flags and keys that they name must exist.
+//! The commands in the documentation work. Each is run, except for commands that no test can run. A list gives the
+//! reason for each of these, and the files, flags and keys that they name must exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,18 +12,17 @@ use crate::harness::eventually;
 use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
 
-/// Pages with commands besides all of `docs`.
+/// Pages with commands, in addition to those under `docs`.
 const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "SECURITY.md"];
 
-/// Prefixes of indented blocks that are not commands, and spans that only name a command. Queries are detected
+/// Prefixes of code blocks that are not commands, and of code spans that only mention a command. Queries are detected
 /// automatically.
 const NO_COMMANDS: [&str; 2] = [
     "config → auth → api",
     "promtool tsdb create-blocks-from --max-block-duration=700h openmetrics",
 ];
 
-/// Prefixes of commands that no test can run, with the reason. The files, flags and keys that they name are still
-/// checked.
+/// Prefixes of commands that no test can run, with reasons. The files, flags and keys that they name are still checked.
 const NOT_RUN: [(&str, &str); 23] = [
     ("./tests/run", "runs this test"),
     (".ci/run", "runs this test"),
@@ -50,7 +49,7 @@ const NOT_RUN: [(&str, &str); 23] = [
     ("gh attestation", "needs a release"),
 ];
 
-/// Programs that start a command. A code span that starts with one of these programs is also a command.
+/// Programs with which a command starts. A code span that starts with one of them is also a command.
 const PROGRAMS: [&str; 10] = [
     "elements_exporter ",
     "curl ",
@@ -68,12 +67,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A command from a page, on one line.
+/// A command from a page, joined into one line.
 #[derive(Clone, Debug, PartialEq)]
 struct DocCommand {
     page: String,
     text: String,
-    /// True in a code block, false in a sentence.
+    /// Whether it is from a code block. Otherwise, it is from a sentence.
     in_block: bool,
 }
 
@@ -154,17 +153,17 @@ fn commands(page: &str) -> Vec<DocCommand> {
     doc_commands
 }
 
-/// Returns whether a block is a query, or another block that is not a command.
+/// Returns whether a block is a query, or listed as not being a command.
 fn is_not_a_command(block: &[&str]) -> bool {
     let text = block.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-    // A command with flags may parse as a difference, so a query must also contain a metric.
+    // A command with flags may be valid PromQL (a subtraction), so a query must also contain a metric.
     let is_query = text.contains("elements_")
         && text.split(' ').next() != Some("elements_exporter")
         && promql_parser::parser::parse(&text).is_ok();
     is_query || NO_COMMANDS.iter().any(|prefix| text.starts_with(prefix))
 }
 
-/// Returns the commands of a block, each on one line, without comments.
+/// Returns the commands in a block, each joined into one line, without comments.
 fn joined(block: &[&str]) -> Vec<String> {
     let mut commands = vec![String::new()];
     for line in block.iter().map(|line| line.trim()) {
@@ -186,7 +185,7 @@ fn joined(block: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// Replaces placeholders: words in capitals with a directory, and the name of the example with the shipped file.
+/// Replaces placeholders with existing paths.
 fn filled_in(word: &str, directory: &Path) -> String {
     match word {
         "DIR" => directory.join("assets").display().to_string(),
@@ -216,7 +215,7 @@ impl Sandbox {
         }
     }
 
-    /// Returns the environment variables of an operator who has followed the page, with the simulated API.
+    /// Returns the environment variables that an operator would have set, but for the simulated API.
     fn environment(&self) -> Vec<(String, String)> {
         let variables = crate::harness::environment(&self.partner.base, &[("ELEMENTS_API__VERSION", "v3")]);
         let text = |text: std::ffi::OsString| text.into_string().unwrap();
@@ -226,7 +225,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// Runs the exporter with these arguments. A process that keeps running is stopped once it listens.
+    /// Runs the exporter with these arguments. Stops a server once it listens.
     async fn run_exporter(&self, doc_command: &DocCommand, words: &[&str]) {
         let words: Vec<String> = words
             .iter()
@@ -253,7 +252,7 @@ impl Sandbox {
         }
     }
 
-    /// Runs a command, or checks that there is a reason not to run it.
+    /// Runs a command, or checks that the list contains a reason not to run it.
     async fn run_or_check(&self, doc_command: &DocCommand) {
         let words = words(&doc_command.text);
         check_references(doc_command, &words);
@@ -339,7 +338,7 @@ async fn start_and_kill(doc_command: &DocCommand, command: &mut Command, directo
     child.wait().unwrap();
 }
 
-/// Splits a command into words as a shell does. Only whole words or values may be quoted.
+/// Splits a command into words as a shell does, but supports no escapes.
 fn words(command: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quote = None;
@@ -355,7 +354,7 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// Checks that files, variables, flags and keys in a command exist.
+/// Checks that the files, variables, flags and keys in a command exist.
 fn check_references(doc_command: &DocCommand, words: &[String]) {
     let variables: BTreeSet<String> = config::KEYS.iter().map(config::Key::variable).collect();
     for word in words {
@@ -374,7 +373,7 @@ fn check_references(doc_command: &DocCommand, words: &[String]) {
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     match word(0) {
         "docker" if word(1) == "build" => assert!(root().join("Dockerfile").exists()),
-        // The words after the image are arguments of the program.
+        // The words after the image are the program's arguments.
         "docker" if word(1) == "run" => {
             let image = words.iter().position(|word| word == "elements_exporter");
             let image = image.unwrap_or_else(|| panic!("{doc_command:?} names no image"));
@@ -414,7 +413,7 @@ fn check_references(doc_command: &DocCommand, words: &[String]) {
     }
 }
 
-/// Checks that the program supports all given flags.
+/// Checks that the exporter supports all flags in these words.
 fn check_flags(doc_command: &DocCommand, words: &[String]) {
     let mut program = Command::new(crate::harness::program::PROGRAM);
     run_successfully(doc_command, program.args(words).arg("--help").env_clear());
@@ -433,7 +432,7 @@ async fn commands_in_the_documentation_work() {
             checked.push(doc_command);
         }
     }
-    // An entry without a command in the documentation is outdated.
+    // An entry that matches no command in the documentation is outdated.
     let all_text = pages()
         .iter()
         .map(|page| fs::read_to_string(root().join(page)).unwrap())

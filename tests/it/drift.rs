@@ -1,4 +1,4 @@
-//! Generated parts of the documentation, the example configuration and the exposition match the code.
+//! The generated parts of the documentation, the example configuration and the exposition match the code.
 
 mod grafana_alerts;
 mod schema;
@@ -26,8 +26,8 @@ fn update_expected() -> bool {
     std::env::var_os("UPDATE_EXPECTED").is_some()
 }
 
-/// Compares the part of a page between two markers with the generated content. Writes it instead if `UPDATE_EXPECTED`
-/// is set.
+/// Compares the part of a page between two markers with the generated content. If `UPDATE_EXPECTED` is set, first
+/// writes the content to the page.
 pub(crate) fn section(path: &str, name: &str, content: &str) {
     let page = read(path);
     let (begin, end) = (format!("<!-- {name}:begin -->\n"), format!("<!-- {name}:end -->"));
@@ -58,7 +58,7 @@ fn metric_pages() -> Vec<&'static str> {
     pages
 }
 
-/// Returns the metrics on a page as a Markdown table.
+/// Returns a page's metrics as a Markdown table.
 fn metric_table(page: &str) -> String {
     let mut table = String::from("| metric | type | labels | stability | meaning |\n|---|---|---|---|---|\n");
     let entries = catalogue::metrics().into_iter();
@@ -150,7 +150,7 @@ fn configuration_reference_matches_the_keys() {
     section("docs/configuration.md", "config", &key_table());
 }
 
-/// The README stays short, because newcomers read it first. Details have their own pages.
+/// The README is short, because newcomers read it first. Details belong on other pages.
 #[test]
 fn readme_has_at_most_150_lines() {
     let lines = read("README.md").lines().count();
@@ -172,7 +172,8 @@ fn failure_reasons_are_explained() {
     assert_eq!(explained, reasons);
 }
 
-/// Returns the dotted paths of the keys in a YAML file. Keys are commented out with one `#`; comments start with two.
+/// Returns the dotted paths of the keys in a YAML file. A key may be commented out with one `#`; comments start with
+/// two.
 fn commented_keys(yaml: &str) -> BTreeSet<String> {
     let mut sections: Vec<(usize, String)> = Vec::new();
     let mut keys = BTreeSet::new();
@@ -248,7 +249,7 @@ async fn exposition_matches_the_catalogue() {
     assert!(unknown.is_empty(), "exposed and not in the catalogue: {unknown:?}");
     assert!(missing.is_empty(), "in the catalogue and not exposed: {missing:?}");
     for entry in catalogue::metrics() {
-        // At least one sample has the label. Samples omit it if the API does not report the value.
+        // At least one sample must have the label. Others lack it if the API does not report the value.
         let start = format!("{}{{", entry.metric.name);
         let samples: Vec<_> = text.lines().filter(|line| line.starts_with(&start)).collect();
         for label in entry.labels.iter().filter(|_| !samples.is_empty()) {

@@ -1,4 +1,4 @@
-//! Faults and their visible effects. `docs/faults.md` lists the expected behaviours with their tests.
+//! Faults and their visible effects. `docs/faults.md` lists the expected behaviour and the tests of it.
 
 mod body;
 mod documented;
@@ -68,14 +68,14 @@ fn sum(text: &str, prefix: &str) -> f64 {
         .sum()
 }
 
-/// Returns the ids of the simulated customers in order.
+/// Returns the ids of the simulated customers, in order.
 fn ids(partner: &Partner) -> Vec<String> {
     partner
         .handle
         .with_world(|world| world.customers.iter().map(|customer| customer.id.clone()).collect())
 }
 
-/// A poll, and the reason why it is expected to fail.
+/// A poll that is expected to fail, and the reason.
 #[derive(Clone, Copy)]
 struct ExpectedFailure<'a> {
     collector: &'a str,
@@ -96,8 +96,8 @@ impl<'a> ExpectedFailure<'a> {
     }
 }
 
-/// Checks that polls fail for the expected reason after `inject_fault`, and that the last known values and their
-/// freshness do not change.
+/// Checks that polls fail for the expected reason after `inject_fault`, and that last known values are served with
+/// unchanged freshness.
 async fn assert_poll_fails(
     exporter: &Exporter,
     expected: ExpectedFailure<'_>,
@@ -137,7 +137,7 @@ async fn assert_poll_fails(
     later
 }
 
-/// A fault in job lists, and the failure reason under which it is counted.
+/// A fault in job lists, and the reason under which the failure is counted.
 struct Case {
     name: &'static str,
     generation: &'static str,
@@ -154,7 +154,7 @@ fn case(name: &'static str, kind: FaultKind, reason: &'static str) -> Case {
     }
 }
 
-/// Checks each case with its own simulated partner and exporter, concurrently.
+/// Checks all cases concurrently, each with its own simulated partner and exporter.
 async fn assert_each_fails(cases: impl IntoIterator<Item = Case>) {
     let each = cases.into_iter().map(|case| async move {
         let partner = start(frozen_partner(2)).await;

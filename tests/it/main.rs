@@ -1,4 +1,5 @@
-//! Tests of the exporter over real sockets: canned responses, the simulated partner, faults, and the program itself.
+//! Tests of the exporter over real sockets, with canned responses, the simulated partner, faults, and the program
+//! itself.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
-//! Collectors of services that only some customers have: the exposition of given JSON, and customers without the
+//! Collectors for services that only some customers have: the exposition for given JSON, and customers without the
 //! service.
 //!
-//! This file is long, because the cases share the customers and tenants built here.
+//! This file is long, because its tests share the customers and tenants.
 
 use crate::harness::canned::CannedServer;
 use crate::harness::program::Program;
@@ -23,7 +23,7 @@ const OPTIONAL: [&str; 6] = [
     "baselines",
 ];
 
-/// Polls once with only the given collectors enabled.
+/// Polls once with only the customer list and these collectors enabled.
 async fn poll(on: &[&str], responses: &[(String, u16, &str)]) -> (String, bool, CannedServer) {
     let canned = CannedServer::start(&[("POST /partner/external/v3/general/customers/batch", CUSTOMERS)]).await;
     for (line, status, body) in responses {
@@ -298,7 +298,7 @@ async fn customer_without_the_service_is_not_an_error() {
     }
 }
 
-/// The incidents of the simulated partner in the exposition and on the pages.
+/// The simulated partner's incidents appear in the exposition and on the pages.
 #[tokio::test]
 async fn withdrawn_consent_and_attack_are_exposed() {
     let settings = elements_exporter::simulator::Settings {
@@ -389,7 +389,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
     }
 }
 
-/// All pages of a report are fetched once, each with the token from the previous page.
+/// Every page of a report is fetched once, with the token from the previous page.
 #[tokio::test]
 async fn report_of_several_pages_is_requested_once() {
     let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(1)).await;
@@ -439,7 +439,7 @@ async fn report_of_several_pages_is_requested_once() {
     assert_eq!(requested(), pages, "a report is requested once");
 }
 
-/// An invalid response makes the poll fail. It does not mean an empty list or a missing service.
+/// An invalid response fails the poll. It does not count as an empty list or a missing service.
 #[tokio::test]
 async fn invalid_response_is_a_failure() {
     let all_types = |status, body| {
@@ -503,7 +503,7 @@ fn customers_with(tenants: &str) -> String {
     )
 }
 
-/// The series of removed tenants disappear and new tenants are polled long before the interval has passed.
+/// Long before the interval has passed, series of removed tenants disappear, and new tenants are polled.
 #[tokio::test]
 async fn tenants_follow_the_customer_list() {
     const LIST: &str = "POST /partner/external/v3/general/customers/batch";
@@ -573,7 +573,7 @@ async fn tenants_follow_the_customer_list() {
             families_of(text, "t1") == all && families_of(text, "t2") == all
         })
         .await;
-    // Requests for both tenants now fail, so that no response removes the values.
+    // These requests now fail, so that no response removes the values.
     canned.set(&of_type, 500, "{}");
     canned.set(&baselines, 500, "{}");
     canned.set(
@@ -711,7 +711,7 @@ async fn revoked_permission_is_not_a_missing_service() {
         .await;
 }
 
-/// The next poll of `jobs` is an hour away, but its runs are stored, so the reports can be polled immediately.
+/// The next poll of `jobs` is an hour away, but its runs are in the store, so the reports can be polled immediately.
 #[tokio::test]
 async fn job_reports_enabled_by_a_reload_are_polled_immediately() {
     let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(14)).await;

@@ -1,6 +1,6 @@
 //! The HTML pages in a real browser.
 //!
-//! This file is long, because the cases share the scripts that control the browser.
+//! This file is long, because its tests share the scripts that control the browser.
 
 mod browser;
 mod health;
@@ -27,12 +27,12 @@ const FOCUS: &str = r#"(() => {
   };
 })()"#;
 
-/// Expands the section about the exporter.
+/// Expands the exporter's section.
 const EXPAND: &str = "document.querySelector('#exporter details')?.setAttribute('open', '')";
 
 const ALL_DATA_IS_FRESH: &str = "document.querySelector('.banner strong').innerText.startsWith('Data is up to date')";
 
-/// Checks that the requests of the collectors and tokens add up to the total.
+/// Checks that the numbers of collector and token requests add up to the total.
 const REQUESTS_EQUAL_TOTAL: &str = r"(() => {
   const number = (text) => Number(text.replaceAll(',', '').match(/\d+/)[0]);
   const card = (name) => [...document.querySelectorAll('.facts > div')].find((card) => card.innerText.startsWith(name)).innerText;
@@ -41,13 +41,13 @@ const REQUESTS_EQUAL_TOTAL: &str = r"(() => {
   return column.length === 6 && column.reduce((sum, one) => sum + one, of('Token')) === of('Request rate');
 })()";
 
-/// Counts the requests of the page, and lets a test shorten their timeout.
+/// Counts the page's requests, and lets a test shorten their timeout.
 const WATCH: &str = "{ const original = window.fetch; window.requested = 0; \
                      window.fetch = (...request) => { window.requested += 1; return original(...request); }; \
                      const after = AbortSignal.timeout.bind(AbortSignal); \
                      AbortSignal.timeout = (ms) => after(Math.min(ms, window.maxTimeout ?? ms)); }";
 
-/// Makes the page refresh often, so that tests need not wait.
+/// Shortens the refresh interval, so that tests need not wait.
 const REFRESH_OFTEN: &str =
     "{ const later = window.setTimeout; window.setTimeout = (f, ms) => later(f, Math.min(ms, 100)); }";
 
@@ -59,12 +59,12 @@ async fn exporter(api: &str, flags: &[&str], extra_env: &[(&str, &str)]) -> Expo
         .chain(stale_after)
         .collect();
     let mut exporter = Exporter::serve(variables, flags).await;
-    // URLs of pages are relative to the base with a slash.
+    // URLs on pages are relative to the base URL with a trailing slash.
     exporter.base.push('/');
     exporter
 }
 
-/// Returns a simulated partner that uses the current time.
+/// Starts a simulated partner that uses the current time.
 async fn partner(customers: usize) -> Partner {
     start(Settings {
         clock: Clock::Wall,
@@ -171,7 +171,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
         browser
             .wait_until("document.querySelector('#exporter').innerText.includes('Last error customers: status 404')");
 
-        // A failure that affects one customer is displayed at that customer.
+        // A failure that affects one customer is displayed with that customer.
         let customer_jobs = format!("/partner/*customers/{customer}/*jobs/batch");
         let forbidden = FaultKind::Status { code: 403, body: None };
         partner.handle.set_faults(vec![Fault::new(&customer_jobs, forbidden)]);
@@ -195,7 +195,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
         );
         assert_quiet_console(&mut browser);
 
-        // After its customer is removed, the page says so instead of reporting an unreachable exporter.
+        // After its customer is removed, the page says that, instead of that the exporter is unreachable.
         browser.go(&format!("{}customers/{customer}", exporter.base));
         partner.handle.clear_faults();
         partner
@@ -204,13 +204,13 @@ async fn front_page_starts_with_customers_and_refreshes() {
         browser.wait_until("document.body.innerText.includes('No customer with this id is known')");
         browser.go(&exporter.base);
 
-        // The page stays displayed, and reports that the exporter is unreachable.
+        // The page remains, and reports that the exporter is unreachable.
         drop(exporter);
         browser.wait_until("!document.getElementById('lost').hidden");
     });
 }
 
-/// Returns the page once it contains `expected`.
+/// Starts an exporter, and returns its page once the page contains `expected`.
 async fn page_that_contains(base: &str, settings: &[(&str, &str)], expected: &str) -> String {
     let exporter = Program::start(base, &[], settings).await;
     eventually(expected, || async {
@@ -244,7 +244,7 @@ async fn page_shows_no_status_that_is_not_collected() {
         "{page}"
     );
     page_that_contains(&partner.base, &[], "jobs: 5 failed polls.").await;
-    // A cycle without a successful poll has no freshness, but a duration.
+    // Even a cycle without a successful poll has a duration.
     page_that_contains(&partner.base, &[], "<small>cycle ").await;
 }
 
@@ -285,7 +285,7 @@ async fn page_reports_a_hanging_exporter_and_keeps_its_state() {
         );
         assert_eq!(scroll_state, json!([true, 120]));
 
-        // While text is selected, the whole page stops refreshing, including its date.
+        // While text is selected, the page does not refresh, and its date stays the same.
         browser.eval(
             "{ getSelection().selectAllChildren(document.querySelector('.banner strong')); \
              window.selected = document.querySelector('.banner strong'); window.requested = 0; \
@@ -296,7 +296,7 @@ async fn page_reports_a_hanging_exporter_and_keeps_its_state() {
                       document.getElementById('as-of').innerText === window.date, document.getElementById('lost').hidden]";
         assert_eq!(browser.eval(selection_is_kept), json!([true, true, true, true]));
 
-        // A hanging exporter accepts connections. The page must still report that its data is outdated.
+        // A hanging exporter still accepts connections. The page must nevertheless report that its data is outdated.
         browser.eval("window.maxTimeout = 500");
         exporter.signal("STOP");
         browser.wait_until("!document.getElementById('lost').hidden && document.body.classList.contains('lost')");
@@ -332,7 +332,7 @@ async fn customers_with_path_like_ids_have_pages() {
             ));
             browser.wait_until("location.pathname.includes('/customers/')");
             assert_eq!(browser.text("main h2"), name);
-            // Pausing and resuming stay on the page.
+            // Pausing and resuming do not leave the page.
             for word in ["pause", "resume"] {
                 browser.eval(&format!(
                     "[...document.querySelectorAll('footer a')].find((link) => link.innerText === '{word}').click()"
@@ -383,7 +383,7 @@ async fn customers_are_searched_filtered_and_paged() {
         browser.go(&format!("{}?q=nobody&page=7", exporter.base));
         assert!(browser.text("#customers").contains("No customers match."));
 
-        // The worst customers come first, and each filter shows only matching customers.
+        // The worst customers come first, and each filter selects only matching customers.
         browser.go(&exporter.base);
         let ranks = browser.eval(
             "[...document.querySelectorAll('.customers .chips > :first-child')].map((chip) => \
@@ -449,7 +449,7 @@ async fn hostile_names_run_no_scripts_and_addresses_are_masked() {
         browser.wait_until("location.pathname.includes('/customers/')");
         assert_eq!(browser.text("main h2"), HOSTILE);
         assert_quiet_console(&mut browser);
-        // The policy would prevent scripts from running even if a name were not escaped.
+        // Even if a name were not escaped, the content security policy would prevent scripts from running.
         browser.eval("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.taken=4\">')");
         browser.eval("{ const s = document.createElement('script'); s.textContent = 'window.taken = 5'; document.body.append(s); }");
         assert_eq!(browser.eval("typeof window.taken"), json!("undefined"));
@@ -468,7 +468,7 @@ async fn controls_are_reachable_by_keyboard_with_visible_focus() {
     let exporter = exporter(&partner.base, &[], &[]).await;
     block_in_place(|| {
         let mut browser = open_fresh_page(&exporter);
-        // Turn off refreshing, so that nothing is replaced between two key presses.
+        // Refreshing is turned off, so that nothing is replaced between two key presses.
         browser.go(&format!("{}?live=off", exporter.base));
         let mut reached: Vec<String> = Vec::new();
         loop {
@@ -502,7 +502,7 @@ async fn controls_are_reachable_by_keyboard_with_visible_focus() {
         assert!(places[..8].is_sorted(), "{reached:?}");
         let customers = reached.iter().filter(|name| name.starts_with("customers/")).count();
         assert_eq!(customers, 3, "{reached:?}");
-        // The first link skips the part that is the same on all pages.
+        // The first link skips the header.
         browser.go(&exporter.base);
         browser.tab();
         browser.enter();

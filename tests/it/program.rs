@@ -1,6 +1,6 @@
-//! The program with its commands, flags and exit codes.
+//! The program's commands, flags and exit codes.
 //!
-//! This file is long, because the cases share the checks of exit codes and output built here.
+//! This file is long, because its tests share the checks of exit codes and output.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -263,7 +263,7 @@ async fn sigterm_exits_with_0_and_the_state_is_restored() {
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     assert_private(&state);
 
-    // The API is unreachable. Restored data keeps its times, and `elements_up` is not 1.
+    // While the API is unreachable, restored data keeps its timestamps, and `elements_up` is 0.
     let program = Program::start("http://127.0.0.1:1", &[], &with_state).await;
     assert_eq!(program.status("/-/ready").await, 200);
     let text = program.metrics().await;
@@ -279,7 +279,7 @@ async fn sigterm_exits_with_0_and_the_state_is_restored() {
         rest.rsplit(' ').next()?.parse::<f64>().ok()
     });
     assert!(last.is_some_and(|last| last > 1.6e9), "{text}");
-    // Three seconds after the last successful poll, values about the present expire; dated facts stay.
+    // Three seconds after the last successful poll, values that describe the present expire, and dated facts remain.
     let text = program
         .wait_until("values expire", |text| !text.contains("elements_job_status{"))
         .await;
@@ -494,7 +494,7 @@ fn man_page_and_completions_have_all_flags_and_commands() {
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let commands: Vec<&str> = commands
         .take_while(|line| !line.is_empty())
-        // Continuation lines have a deeper indentation.
+        // Continuation lines are indented further.
         .filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')))
         .filter_map(|line| line.split_whitespace().next())
         .collect();

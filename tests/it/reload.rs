@@ -1,6 +1,6 @@
-//! Reloads of all settings, one after the other, during continuous scrapes.
+//! Reloads of all settings, one at a time, during continuous scrapes.
 //!
-//! This file is long, because every case uses the configuration, the scraper and the partner built here.
+//! This file is long, because its tests share the configuration, the scraper and the partner.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -36,8 +36,8 @@ struct ReloadableExporter {
     _directory: tempfile::TempDir,
 }
 
-/// Text of a configuration by section. In `api`, `auth` and `collectors`, keys are replaced one by one; other sections
-/// are replaced as a whole.
+/// Parts of a configuration file that tests replace: single keys of `api`, `auth` and `collectors`, and the other
+/// sections as a whole.
 #[derive(Clone)]
 struct ConfigText(BTreeMap<&'static str, String>);
 
@@ -113,7 +113,7 @@ impl ReloadableExporter {
         }
     }
 
-    /// Reloads a configuration, and waits until it is active.
+    /// Reloads with this configuration, and waits until it is active.
     async fn reload(&self, config: &ConfigText, trigger: Trigger) {
         let reload_time = |text: &str| value(text, RELOAD_TIME).unwrap();
         let before = reload_time(&self.program.metrics().await);
@@ -127,7 +127,7 @@ impl ReloadableExporter {
         assert_eq!(value(&text, RELOAD_SUCCESSFUL), Some(1.0));
     }
 
-    /// Reloads an invalid file. Returns the response, if any, and the log.
+    /// Reloads with an invalid file. Returns the response, if any, and the log.
     async fn reload_invalid(&self, text: &str, trigger: Trigger) -> (Option<String>, String) {
         std::fs::write(&self.file, text).unwrap();
         let before = self.program.stderr().len();
@@ -163,7 +163,7 @@ impl ReloadableExporter {
         }
     }
 
-    /// Returns the number of requests for paths that end with `path`.
+    /// Returns the number of requests whose path ends with `path`.
     fn request_count(&self, path: &str) -> usize {
         let requests = self.partner.handle.requests();
         requests.iter().filter(|request| request.path.ends_with(path)).count()
@@ -189,20 +189,20 @@ fn series_of(text: &str, ids: &[&str]) -> BTreeSet<String> {
     matching.map(|line| series(line).to_owned()).collect()
 }
 
-/// Observations of a continuous scraper.
+/// What a continuous scraper has observed.
 #[derive(Default)]
 struct ScrapeLog {
     scrapes: usize,
     failed: Vec<String>,
     missing: BTreeSet<String>,
-    /// Last values of counters, and the counters that decreased.
+    /// Latest values of counters; `decreased` contains the counters that decreased.
     counters: BTreeMap<String, f64>,
     decreased: BTreeSet<String>,
     down: usize,
 }
 
 impl ScrapeLog {
-    /// Records the counters of the expected series and of the exporter itself.
+    /// Records the values of expected counters and of counters about the exporter.
     fn count(&mut self, text: &str, expected: &BTreeSet<String>) {
         let counters = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
@@ -220,7 +220,7 @@ impl ScrapeLog {
     }
 }
 
-/// Scrapes continuously, and records which of the expected series are missing.
+/// Scrapes continuously, and records failures, missing series and decreasing counters.
 fn scrape_continuously(url: String, expected: BTreeSet<String>, stop: CancellationToken) -> JoinHandle<ScrapeLog> {
     tokio::spawn(async move {
         let client = crate::harness::client();
@@ -252,7 +252,7 @@ fn scrape_continuously(url: String, expected: BTreeSet<String>, stop: Cancellati
     })
 }
 
-/// Returns a scrape after every collector has polled all four customers.
+/// Returns a scrape in which every collector has fresh data of all four customers.
 async fn wait_until_all_fresh(program: &Program) -> String {
     program
         .wait_until("all collectors are fresh", |text| {
@@ -268,7 +268,7 @@ fn pauses(requests: &[Request]) -> Vec<Duration> {
     at.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
-/// Returns the series about customers and polls that must not change.
+/// Returns the lines that a rejected reload must not change.
 fn constant_series(text: &str) -> BTreeSet<String> {
     const NAMES: [&str; 7] = [
         "elements_job_rpo_seconds{",
@@ -294,7 +294,7 @@ async fn invalid_file_changes_nothing_and_is_reported() {
     assert!(before.iter().any(|line| line.ends_with(" 10800")), "{before:?}");
     let base = &exporter.partner.base;
     let yaml = |key, value: &str| config.with(key, value).yaml(base);
-    // The invalid file, and the expected message.
+    // Invalid files, and the key and value in the expected message.
     let cases = [
         (yaml("rpo", "{default: soon}"), "rpo.default", "soon"),
         (yaml("jobs", "never"), "collectors.jobs.interval", "never"),
@@ -335,12 +335,12 @@ async fn invalid_file_changes_nothing_and_is_reported() {
             assert_eq!(value(&now, "elements_up"), Some(1.0));
         }
     }
-    // The same applies to a missing file.
+    // The same applies if the file is missing.
     std::fs::remove_file(&exporter.file).unwrap();
     let response = exporter.request_reload(Trigger::Post, 500).await.unwrap();
     assert!(response.contains("elements.yml"), "{response}");
     assert_eq!(constant_series(&program.metrics().await), before);
-    // A valid file is then loaded.
+    // Afterwards, a valid file is loaded.
     exporter
         .reload(&config.with("rpo", "{default: 4h}"), Trigger::Signal)
         .await;
@@ -371,7 +371,7 @@ async fn series_limit_and_job_filter_are_reloaded() {
     let (first_jobs, last_jobs) = (jobs_of(&text, &ids[0]), jobs_of(&text, &ids[3]));
     assert!(!first_jobs.is_empty() && !last_jobs.is_empty());
 
-    // A customer added when the series limit is reached is not exposed; existing customers stay.
+    // A customer that is added when the series limit has been reached is not exposed, and existing customers remain.
     let without = first.with("customers", &format!("{{exclude: ['{}']}}", ids[3]));
     exporter.reload(&without, Trigger::Signal).await;
     program
@@ -403,7 +403,7 @@ async fn series_limit_and_job_filter_are_reloaded() {
         })
         .await;
 
-    // Only selected modules are requested, and then all of them again.
+    // First only selected modules are requested, and then all modules again.
     let is_filtered = |request: &Request| request.body.contains("\"jobModule\"");
     for (modules, filtered) in [("[Exchange Online]", true), ("[]", false)] {
         let trigger = if filtered { Trigger::Post } else { Trigger::Signal };
@@ -427,7 +427,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
     let first = ConfigText::first();
     let exporter = ReloadableExporter::start(&first).await;
     let (program, handle) = (&exporter.program, &exporter.partner.handle);
-    // Escape the names for single quotes.
+    // Names will be in single quotes, so quotes in them are doubled.
     let customers: Vec<(String, String)> = handle.with_world(|world| {
         let customers = world.customers.iter();
         customers
@@ -454,7 +454,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
         "{requested} requests despite the interval of an hour"
     );
 
-    // Customers, excluded by id and by name, and included again.
+    // Customers: excluded by id and by name, and included again.
     let has_series_of = |text: &str, ids: &[&str]| !series_of(text, ids).is_empty();
     let filter = format!("{{exclude: ['{}', '{}']}}", ids[3], customers[2].1);
     exporter
@@ -545,7 +545,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
     })
     .await;
     let elapsed: Duration = pauses(&log).iter().sum();
-    // The burst exceeds the rate.
+    // A burst may exceed the rate.
     assert!(elapsed >= Duration::from_secs(2), "{elapsed:?}");
     let delay = Duration::from_millis(200);
     handle.set_faults(vec![Fault::new("*", FaultKind::Delay { ms: 200 })]);
@@ -570,7 +570,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
     handle.clear_faults();
     exporter.reload(&config, Trigger::Signal).await;
 
-    // Reloads of an invalid file do not affect scrapes either.
+    // Reloads with an invalid file do not affect scrapes either.
     for trigger in [Trigger::Post, Trigger::Signal] {
         exporter
             .reload_invalid(
@@ -615,7 +615,7 @@ async fn excluded_metrics_return_after_a_reload_without_a_poll() {
     for name in exporter_metrics {
         assert!(before.contains(name), "{name}: {before}");
     }
-    // Metrics about the exporter are rendered slightly earlier than the rest.
+    // Metrics about the exporter are rendered slightly earlier than others.
     let text = program
         .wait_until("metrics are excluded", |text| {
             let is_exposed = |name: &&str| text.contains(&format!("{name} ")) || text.contains(&format!("{name}{{"));

@@ -60,7 +60,7 @@ async fn exporter(partner: &Partner, version: &str, arguments: &[&str], extra_en
     program
 }
 
-/// Waits until a run is logged, and returns the log lines about runs.
+/// Waits until a run is logged, and returns the log lines of all runs.
 async fn wait_until_logged(program: &Program, id: &str) -> Vec<String> {
     eventually(&format!("{id} is logged"), || async {
         let stderr = program.stderr();
@@ -106,7 +106,7 @@ async fn runs_are_logged_once_across_restarts_and_a_crash() {
         }
         assert_eq!(program.terminate().await.code, Some(0));
 
-        // The run completes while the exporter is down. The exporter then crashes after it has logged the run.
+        // A run completes while the exporter is down. The restarted exporter logs it and then crashes.
         add_run(&partner, "EIB-second");
         let program = exporter(&partner, version, &[], &with_state).await;
         let lines = wait_until_logged(&program, "EIB-second").await;
@@ -119,7 +119,7 @@ async fn runs_are_logged_once_across_restarts_and_a_crash() {
         let lines = wait_until_logged(&program, "EIB-third").await;
         assert_eq!(lines.len(), 1, "{lines:?}");
 
-        // All runs are stored across the restarts.
+        // All runs survive the restarts.
         let runs: Value =
             serde_json::from_str(&program.text(&format!("/customers/{customer}/runs.json")).await).unwrap();
         assert_eq!(runs["customer_id"], customer.as_str());

@@ -1,4 +1,4 @@
-//! The tables in the scaling guide match the code, and a cycle sends the number of requests that they state.
+//! The tables in the scaling guide match the code, and a cycle sends the stated number of requests.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -20,11 +20,11 @@ fn default<T: std::str::FromStr>(path: &str) -> T {
 /// Fleet sizes in the guide's examples.
 const FLEETS: [usize; 4] = [50, 500, 5_000, 50_000];
 
-/// Scan profiles per customer in the guide.
+/// Number of scan profiles per customer in the guide.
 const PROFILES: usize = 2;
 
 /// Intervals for fleets that exceed the limits with the default intervals. Backups run once or a few times a day, so
-/// even with these intervals a new restore point is polled long before an objective of 26 hours is missed.
+/// even these intervals are short enough to poll a new restore point long before an RPO of 26 hours is exceeded.
 const RELAXED: [(&str, Duration); 5] = [
     ("jobs", Duration::from_secs(15 * 60)),
     ("protected", Duration::from_secs(4 * 3600)),

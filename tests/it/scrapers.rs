@@ -1,4 +1,4 @@
-//! The exporter with TLS and a password, scraped by Prometheus and curl.
+//! Scrapes by Prometheus and curl with TLS and a password.
 
 use std::process::{Command, Output};
 
@@ -18,7 +18,7 @@ async fn sites() -> (Site, Site) {
     )
 }
 
-/// Returns a job of Prometheus' configuration.
+/// Returns a scrape job for Prometheus' configuration.
 fn job(name: &str, site: &Site, scheme: &str, password: &str, tls: &str) -> String {
     let address = &site.address;
     format!(
@@ -80,7 +80,7 @@ async fn prometheus_scrapes_over_tls_with_password_and_certificate() {
 }
 
 fn curl(arguments: &[&str]) -> Output {
-    // With the first flag, curl ignores the configuration file of the user who runs the tests.
+    // The first flag makes curl ignore the user's configuration file.
     let base_arguments = [
         "--disable",
         "--silent",

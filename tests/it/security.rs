@@ -1,4 +1,4 @@
-//! The list in `SECURITY.md`, and tests for entries that no other test covers.
+//! The guarantees in `SECURITY.md`, and tests of those that no other test covers.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -20,7 +20,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns the rows of the table of guarantees: the property and its tests.
+/// Returns the rows in the table of guarantees, each with the property and its tests.
 fn rows(page: &str) -> Vec<(String, String)> {
     let (_, table) = page.split_once("\n| guarantee | test |\n").unwrap();
     let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
@@ -47,7 +47,7 @@ fn list_refers_to_existing_tests_and_programs() {
     let rows = rows(&page);
     assert!(rows.len() >= 13, "{rows:?}");
     for (property, tests) in &rows {
-        // A span with a space is a command, not the name of a test.
+        // A code span that contains a space is a command instead of the name of a test.
         let names = tests.split('`').skip(1).step_by(2).filter(|name| !name.contains(' '));
         let names: Vec<&str> = names.collect();
         assert!(!names.is_empty(), "{property}: no test");
@@ -91,14 +91,14 @@ fn flags_contain_no_secrets() {
     assert_eq!(output.status.code(), Some(64));
 }
 
-/// The threshold is ten times the level that systemd reports. `tests/deb` checks the package against the same value.
+/// The threshold is in tenths of systemd's exposure level. `tests/deb` uses the same threshold for the package.
 #[test]
 fn service_has_a_low_exposure_level() {
     const EXPOSURE: u32 = 15;
     let unit = root().join("deploy/systemd/elements_exporter.service");
     let text = fs::read_to_string(&unit).unwrap();
     assert!(text.lines().any(|line| line == "LimitCORE=0"));
-    // The unit for several accounts must be the same, line by line.
+    // The unit for several accounts must contain the same lines.
     let template = fs::read_to_string(root().join("deploy/systemd/elements_exporter@.service")).unwrap();
     let is_shared =
         |line: &&str| !line.starts_with('#') && !line.contains("elements_exporter") && !line.contains("AvePoint");
@@ -113,7 +113,7 @@ fn service_has_a_low_exposure_level() {
         .arg(format!("--threshold={EXPOSURE}"))
         .arg(unit)
         .output();
-    // Without systemd, the exposure cannot be measured; tests/deb requires it.
+    // Without systemd, the exposure cannot be measured here. `tests/deb` requires systemd.
     let Ok(analysis) = analysis else { return };
     let printed = [analysis.stdout, analysis.stderr].concat();
     let printed = String::from_utf8_lossy(&printed);
@@ -121,7 +121,7 @@ fn service_has_a_low_exposure_level() {
     assert!(printed.contains("exposure level"), "{printed}");
 }
 
-/// If scrapes could choose an address, callers could reach hosts that only the exporter can reach.
+/// If requests could choose an address, clients could reach hosts that only the exporter can reach.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_cannot_choose_a_target() {
     let partner = start(frozen_partner(2)).await;
@@ -148,7 +148,7 @@ async fn reload_needs_permission_and_a_post() {
         let loaded = || async { crate::harness::value(&program.metrics().await, RELOAD_TIME).unwrap() };
         let before = loaded().await;
         let url = format!("{}/-/reload", program.base);
-        // A web page can make a browser request a link.
+        // A web page can make a browser send such requests.
         for method in ["GET", "HEAD", "DELETE", "PATCH", "OPTIONS"] {
             let response = client.request(method.parse().unwrap(), &url).send().await.unwrap();
             assert_eq!(response.status().as_u16(), 405, "{method} {flags:?}");
@@ -160,7 +160,7 @@ async fn reload_needs_permission_and_a_post() {
     }
 }
 
-/// Returns an address at which other machines could reach this machine; `None` without a network.
+/// Returns an address at which other machines could reach this machine, or `None` without a network.
 fn external_address() -> Option<IpAddr> {
     // Connecting a UDP socket sends nothing, but determines its local address.
     let from = |to: &str, any: &str| {
@@ -174,11 +174,11 @@ fn external_address() -> Option<IpAddr> {
     found.filter(|address| !address.is_loopback())
 }
 
-/// A caller is identified by its connection, not by its request.
+/// The decision depends on the caller's connection instead of its request.
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_reload_needs_an_authenticated_caller() {
     const REQUIRED: &str = "  client_ca_file: ca.pem\n  client_auth_type: ";
-    // Without a network, only the tests in src/http/caller.rs cover this decision.
+    // Without a network, only the tests in `src/http/caller.rs` cover this decision.
     let Some(external) = external_address() else { return };
     let anonymous = || web::client().tls_danger_accept_invalid_certs(true);
     let with = |name| web::with_certificate(name).tls_danger_accept_invalid_certs(true);
@@ -227,7 +227,7 @@ async fn remote_reload_needs_an_authenticated_caller() {
     }
 }
 
-/// A web page can make a browser on the machine of the exporter send a POST.
+/// A web page can make a browser on the exporter's machine send a POST request.
 #[tokio::test(flavor = "multi_thread")]
 async fn reload_from_a_web_page_is_rejected() {
     let site = web::Site::start_with("", &["--web.listen-address=127.0.0.1:0", "--web.enable-lifecycle"]).await;
@@ -239,7 +239,7 @@ async fn reload_from_a_web_page_is_rejected() {
     assert_eq!(post().send().await.unwrap().status().as_u16(), 200);
 }
 
-/// The reproducibility check covers only builds with deploy/build.
+/// The reproducibility check covers only builds with `deploy/build`.
 #[test]
 fn release_is_built_like_the_reproducible_build() {
     for file in [
@@ -261,7 +261,7 @@ fn release_is_built_like_the_reproducible_build() {
     );
 }
 
-/// Raises the limit on open files of this process: it holds half of the sockets.
+/// Raises this process' limit on open files, because it holds half of the sockets.
 #[cfg(unix)]
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -273,7 +273,7 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, maximum_limit).unwrap();
 }
 
-/// Sends a request over a connection. Returns whether a complete response arrives.
+/// Sends a request over a connection. Returns whether it gets a complete response.
 async fn gets_response(stream: &mut TcpStream) -> bool {
     stream
         .write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -294,7 +294,8 @@ async fn connections_beyond_the_limit_wait() {
     let partner = start(frozen_partner(2)).await;
     let program = Program::start(&partner.base, &[], &[]).await;
     let address: SocketAddr = program.base.trim_start_matches("http://").parse().unwrap();
-    // A request on each connection proves that it is served, and not only queued by the system.
+    // A request on each connection proves that the exporter serves it. Otherwise, it might only be in the system's
+    // queue.
     let connections = (0..MAX_CONNECTIONS).map(|_| async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
         assert!(gets_response(&mut stream).await);
@@ -303,7 +304,7 @@ async fn connections_beyond_the_limit_wait() {
     let mut served = futures_util::future::join_all(connections).await;
     let mut additional = TcpStream::connect(address).await.unwrap();
     let response = tokio::spawn(async move { gets_response(&mut additional).await });
-    // Other connections get responses in the meantime.
+    // Meanwhile, other connections get responses.
     for stream in served.iter_mut().take(100) {
         assert!(gets_response(stream).await);
     }

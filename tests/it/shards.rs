@@ -1,4 +1,4 @@
-//! Exporters that shard the customers, and targets that Prometheus discovers.
+//! Sharding of the customers among exporters and scrapes, and discovery of targets by Prometheus.
 
 use std::collections::BTreeSet;
 
@@ -116,7 +116,7 @@ async fn scrape(exporter: &Program, query: &str) -> String {
     exporter.get(&format!("/metrics?{query}")).await.text().await.unwrap()
 }
 
-/// Returns the series of a response, without values and without series that change with every scrape.
+/// Returns the series in a response without their values. Ignores series that may change with every scrape.
 fn series(text: &str) -> Vec<String> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let mut series: Vec<String> = lines
@@ -127,8 +127,8 @@ fn series(text: &str) -> Vec<String> {
     series
 }
 
-/// Returns the series of one response and the combined series of others. Repeats the requests until no series appears
-/// or disappears between them.
+/// Returns the series in one response, and the combined series in others. Repeats the requests until no series has
+/// appeared or disappeared in the meantime.
 async fn stable_series(exporter: &Program, complete: &str, parts: &[String]) -> (Vec<String>, Vec<String>) {
     let series_of = async |query: &str| series(&scrape(exporter, query).await);
     eventually(complete, || async {
@@ -190,7 +190,7 @@ async fn discovered_targets_can_be_scraped() {
         &[],
     )
     .await;
-    // A new customer may briefly have only its id.
+    // For a moment, a new customer may have only an id.
     let groups = eventually("all customers have a country", || async {
         let groups = json(&exporter, "/elements/sd").await;
         let listed = groups.as_array()?;

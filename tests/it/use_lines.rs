@@ -1,4 +1,4 @@
-//! Dependencies between modules, checked by their `crate::` and `super::` paths, and the length of the names of tests.
+//! Dependencies between modules, derived from their `crate::` and `super::` paths, and the length of test names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,7 +31,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Returns the code of a source without its comments and the tests at its end.
+/// Returns a source without its comments and the tests at its end.
 fn code(source: &str) -> String {
     let without_tests = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let lines = without_tests.lines();
@@ -39,7 +39,7 @@ fn code(source: &str) -> String {
     code.collect::<Vec<_>>().join("\n")
 }
 
-/// Returns the paths that start at the crate or at a parent, in `use` items and elsewhere. Each member of a group is a
+/// Returns the paths that start with the crate or a parent, in `use` items and elsewhere. Each member of a group is a
 /// separate path.
 fn paths(code: &str) -> Vec<String> {
     let mut paths = Vec::new();
@@ -71,7 +71,7 @@ fn add_paths(prefix: &str, text: &str, paths: &mut Vec<String>) -> usize {
     }
 }
 
-/// Returns the top-level modules of the crate that a source refers to.
+/// Returns the crate's top-level modules to which a source refers.
 fn imported_modules(source: &str) -> BTreeSet<String> {
     let paths = paths(&code(source));
     let tops = paths
@@ -80,10 +80,10 @@ fn imported_modules(source: &str) -> BTreeSet<String> {
     tops.map(ToOwned::to_owned).collect()
 }
 
-/// A module, as the segments of its path.
+/// The path of a module, by segment.
 type Module = Vec<String>;
 
-/// Returns the siblings that each module and its submodules import, without tests.
+/// Returns the siblings that each module and its submodules import, ignoring tests.
 fn sibling_imports(sources: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module>> {
     let mut imports: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for (module, source) in sources {
@@ -112,7 +112,8 @@ fn sibling_imports(sources: &BTreeMap<Module, String>) -> BTreeMap<Module, BTree
     imports
 }
 
-/// Returns the imports that form cycles. Repeatedly removes modules that import nothing, or that no module imports.
+/// Returns the imports that form cycles: those that remain after repeatedly removing modules that import nothing or
+/// that no module imports.
 fn import_cycles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
     loop {
         let before = imports.clone();
@@ -133,7 +134,7 @@ fn import_cycles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> Vec<String>
         .collect()
 }
 
-/// Helpers without dependencies. Every module may import them, except for the [`INDEPENDENT`] modules.
+/// Helpers without dependencies, which all modules except the [`INDEPENDENT`] ones may import.
 const HELPERS: [&str; 6] = [
     "build_info",
     "error_chain",
@@ -143,10 +144,10 @@ const HELPERS: [&str; 6] = [
     "text_file",
 ];
 
-/// Modules that import nothing at all.
+/// Modules that import no other module.
 const INDEPENDENT: [&str; 2] = ["domain", "simulator"];
 
-/// Returns the table of modules and their imports in the documentation of the architecture.
+/// Returns the table of modules and imports in the architecture page.
 fn documented_imports() -> BTreeMap<String, BTreeSet<String>> {
     let page = fs::read_to_string(source().join("../docs/architecture.md")).unwrap();
     let (_, table) = page.split_once("| module | imports |\n|---|---|\n").unwrap();
@@ -241,7 +242,7 @@ fn helpers_import_no_modules() {
     }
 }
 
-/// Modules shared by collectors.
+/// Modules that collectors share.
 const SHARED: [&str; 5] = ["descriptor", "id", "per_tenant", "rows", "table"];
 
 #[test]
@@ -269,7 +270,7 @@ fn endpoints_except_tokens_belong_to_one_collector() {
     }
 }
 
-/// Returns the names of the test functions in a source.
+/// Returns the names of a source's test functions.
 pub(crate) fn test_names(source: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut is_test = false;

@@ -1,4 +1,4 @@
-//! The web configuration over real sockets: TLS, client certificates, passwords and headers.
+//! The web configuration, tested over real sockets: TLS, client certificates, passwords and headers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,11 +30,11 @@ fn pem(name: &str) -> Vec<u8> {
 }
 
 pub fn users(password: &str) -> String {
-    // The lowest bcrypt cost, for speed.
+    // The lowest bcrypt cost is the fastest.
     format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash(password, 4).unwrap())
 }
 
-/// An exporter without an API, with a web configuration.
+/// An exporter with a web configuration but without an API.
 pub struct Site {
     directory: TempDir,
     pub address: String,
@@ -46,7 +46,7 @@ impl Site {
         Self::start_with(text, &["--web.listen-address=127.0.0.1:0"]).await
     }
 
-    /// Starts an exporter with the given flags. One of them must contain the listen address.
+    /// Starts an exporter with these flags, which must include the listen address.
     pub async fn start_with(text: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["server.pem", "server-key.pem", "ca.pem"] {
@@ -75,7 +75,7 @@ impl Site {
         format!("{scheme}://{}{path}", self.address)
     }
 
-    /// Returns the status of a path over TLS, or `None` without a response.
+    /// Requests a path over TLS. Returns the status, or `None` without a response.
     async fn status(&self, client: &Client, path: &str) -> Option<u16> {
         let response = client.get(self.url("https", path)).send().await;
         response.ok().map(|response| response.status().as_u16())
@@ -85,7 +85,7 @@ impl Site {
         self.healthcheck_with(&[])
     }
 
-    /// Runs the health check of the program, as a container does.
+    /// Runs the program's health check, as a container does.
     fn healthcheck_with(&self, options: &[&str]) -> Output {
         let address = format!("--web.listen-address={}", self.address);
         let file = format!("--web.config.file={}", self.directory.path().join("web.yml").display());
@@ -109,7 +109,7 @@ fn command(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Returns a client that trusts the tests' authority, with a new handshake for every request.
+/// Returns a client that trusts the tests' authority and performs a new handshake for every request.
 pub fn client() -> ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
@@ -145,7 +145,7 @@ async fn pages_are_served_over_tls_with_configured_headers() {
     let discovered = client.get(site.url("https", "/sd?shards=1")).send().await.unwrap();
     let discovered = discovered.text().await.unwrap();
     assert!(discovered.contains(r#""__scheme__":"https""#), "{discovered}");
-    // Configured headers are added to the headers of pages.
+    // The configured headers are added to those of the pages.
     let page = client.get(site.url("https", "/")).send().await.unwrap();
     assert_eq!(page.headers()["strict-transport-security"], "max-age=60");
     assert_eq!(page.headers()["x-frame-options"], "DENY");
@@ -192,7 +192,7 @@ async fn plain_http_to_a_tls_port_gets_an_error() {
             .unwrap()
             .contains("HTTP request to an HTTPS server")
     );
-    // Other data gets an alert, and the connection is closed.
+    // After other data, the connection is closed with a TLS alert.
     let mut stream = tokio::net::TcpStream::connect(&site.address).await.unwrap();
     stream.write_all(&[0; 16]).await.unwrap();
     let mut response = Vec::new();
@@ -340,7 +340,7 @@ async fn renewed_certificate_is_loaded_unless_it_is_invalid() {
         info.peer_certificate().unwrap().to_vec()
     };
     let first = served_certificate().await;
-    // A certificate without its key is not loaded, and neither is an invalid certificate.
+    // A certificate is not loaded without its matching key, or with an invalid one.
     site.replace("server.pem", &pem("renewed.pem"));
     assert_eq!(served_certificate().await, first);
     site.replace("server-key.pem", b"nonsense");
@@ -393,7 +393,7 @@ fn invalid_web_configuration_exits_with_78_and_one_line() {
     }
 }
 
-/// This exporter has no API, so it is healthy but not ready.
+/// Without an API, the exporter is healthy but not ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_check_distinguishes_healthy_and_ready() {
     let with_client_certificate = format!("{TLS}{CLIENT_CERTIFICATE_REQUIRED}");

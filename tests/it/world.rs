@@ -12,7 +12,7 @@ async fn exposition_of(partner: &Partner, generation: &str) -> String {
     text
 }
 
-/// Returns a line without the value of a label.
+/// Empties the value of a label in a line.
 fn without_label_value(line: &str, label: &str) -> String {
     match line.split_once(&format!("{label}=\"")) {
         Some((before, after)) => {
@@ -23,9 +23,9 @@ fn without_label_value(line: &str, label: &str) -> String {
     }
 }
 
-/// Returns the lines common to both API versions. Only API v3 has the management mode, the names of tenants, an empty
-/// list of tenants, and protected data by tenant. Only API v1 has the containers of removed objects, and the name of a
-/// module that is not in the reference.
+/// Returns the lines that both API versions have in common. Only API v3 provides the management mode, the names of
+/// tenants, an empty list of tenants, and protected data by tenant. Only API v1 provides the containers of removed
+/// objects, and the name of a module that is not in the reference.
 fn common(text: &str, by_tenant: &[String]) -> Vec<String> {
     let without_names = |line: &str| without_label_value(&without_label_value(line, "management_mode"), "tenant_name");
     let is_in_both_versions = |line: &&str| {

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// compose is the tested part of a Compose file.
+// compose contains the tested parts of a Compose file.
 type compose struct {
 	Services map[string]struct {
 		Build       map[string]any `json:"build"`
@@ -72,7 +72,7 @@ func TestComposeIsCompleteAndListensLocally(t *testing.T) {
 			mounted[name] = append(mounted[name], path+" "+parts[1])
 		}
 	}
-	// Paths of files in the configuration of each service.
+	// Volumes that provide the configuration files of each service.
 	for name, want := range map[string][]string{
 		"prometheus": {
 			"deploy/compose/prometheus.yml /etc/prometheus/prometheus.yml",

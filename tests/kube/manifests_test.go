@@ -25,7 +25,7 @@ import (
 // configuration. A ConfigMap may be four times as large.
 const maxApplied = 256 << 10
 
-// find returns the first group of the first match of an expression in a file of the repository.
+// find returns the first capture group of a pattern's first match in a file of the repository.
 func find(t *testing.T, path, pattern string) string {
 	t.Helper()
 	match := regexp.MustCompile(pattern).FindStringSubmatch(read(t, path))
@@ -51,7 +51,7 @@ func TestPodsMeetTheRestrictedStandard(t *testing.T) {
 		}
 		context := spec.SecurityContext
 		if r.name == "helm-openshift" {
-			// A fixed user would be outside the range of the namespace, and the pod would be rejected.
+			// A fixed user would be outside the namespace's range, so the pod would be rejected.
 			if context.RunAsUser != nil || context.RunAsGroup != nil || context.FSGroup != nil {
 				t.Errorf("the cluster cannot assign the user: %v", context)
 			}
@@ -91,7 +91,7 @@ func TestPodsMeetTheRestrictedStandard(t *testing.T) {
 	})
 }
 
-// The termination grace period must equal the stop timeout of the systemd service.
+// The termination grace period must equal the systemd service's stop timeout.
 func TestGracePeriodMatchesSystemd(t *testing.T) {
 	text := find(t, "deploy/systemd/elements_exporter.service", `(?m)^TimeoutStopSec=(\d+)s$`)
 	stop, err := strconv.ParseInt(text, 10, 64)
@@ -133,7 +133,7 @@ func isShardFlag(argument string) bool {
 	return strings.HasPrefix(argument, "--shard=")
 }
 
-// expand returns an argument as the kubelet passes it to the pod with an ordinal.
+// expand returns an argument as the kubelet passes it to the pod with this ordinal.
 func expand(container core.Container, argument string, index int) string {
 	for _, variable := range container.Env {
 		value := variable.Value
@@ -268,8 +268,8 @@ func TestNetworkPolicyAllowsOnlyUsedPorts(t *testing.T) {
 	})
 }
 
-// removeEmptyLines removes a difference in white space: when kustomize folds text, it adds a line break before an
-// indented line.
+// removeEmptyLines removes a difference in whitespace: when kustomize folds text, it adds a line break before indented
+// lines.
 func removeEmptyLines(rules any) {
 	for _, group := range rules.(map[string]any)["groups"].([]any) {
 		for _, rule := range group.(map[string]any)["rules"].([]any) {
@@ -361,7 +361,7 @@ func TestDashboardsMatchTheRepository(t *testing.T) {
 	}
 }
 
-// metricLabels returns the labels of the exporter's metrics from the reference in docs/metrics.
+// metricLabels returns the labels of the exporter's metrics, according to the reference in docs/metrics.
 func metricLabels(t *testing.T) []string {
 	t.Helper()
 	pages, err := filepath.Glob(filepath.Join(root, "docs/metrics/*.md"))
@@ -396,7 +396,7 @@ func metricLabels(t *testing.T) []string {
 	return all
 }
 
-// The Prometheus operator adds labels to targets. Prometheus renames metric labels that collide with these.
+// The Prometheus operator adds labels to targets, and Prometheus renames metric labels that collide with them.
 func TestMonitorsDoNotRenameMetricLabels(t *testing.T) {
 	operatorLabels := []string{"job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"}
 	labels := metricLabels(t)
@@ -491,7 +491,7 @@ func TestProbesUseTheServedPaths(t *testing.T) {
 	})
 }
 
-// Except for the sharding and the state volume, a pod of plain equals a pod of sharded.
+// Except for sharding and the state volume, the pods of plain and sharded must be equal.
 func TestPlainAndShardedDifferOnlyInSharding(t *testing.T) {
 	pods := map[string]core.PodTemplateSpec{}
 	for _, r := range renderings(t) {
@@ -535,7 +535,7 @@ func TestVersionsMatchTheProgram(t *testing.T) {
 	})
 }
 
-// The schema must describe every value and no others.
+// The schema must describe exactly the existing values.
 func TestSchemaDescribesEveryValue(t *testing.T) {
 	var values, schema map[string]any
 	chart := "deploy/helm/elements-exporter/"
@@ -548,7 +548,7 @@ func TestSchemaDescribesEveryValue(t *testing.T) {
 	// A parent chart passes global values to all of its charts, so the schema allows them.
 	properties := schema["properties"].(map[string]any)
 	delete(properties, "global")
-	// The exporter checks its own configuration; the schema contains only the keys that the chart sets.
+	// The exporter checks its own configuration, so the schema contains only the keys that the chart sets.
 	delete(properties["config"].(map[string]any), "properties")
 	compareKeys(t, "", values, schema)
 }

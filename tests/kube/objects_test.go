@@ -1,5 +1,5 @@
 // Package kube tests the files that operators apply: the manifests as rendered by kustomize and helm, and the Compose
-// file. tests/kube/run renders them, and passes their paths.
+// file. tests/kube/run renders the manifests and passes their paths.
 package kube
 
 import (
@@ -21,7 +21,8 @@ import (
 // root is the path of the repository, relative to this package.
 const root = "../.."
 
-// rendering contains the objects of one rendering by kind. Parsing rejects unknown keys of Kubernetes and the operator.
+// rendering contains the objects of one rendering, by kind. Parsing rejects keys that Kubernetes or the operator does
+// not know.
 type rendering struct {
 	name            string
 	namespaces      []core.Namespace
@@ -104,8 +105,7 @@ var (
 	comments  = regexp.MustCompile(`(?m)^\s*#.*$`)
 )
 
-// accountsOf returns the name suffixes of the accounts in a rendering. Each account is tested as if it were rendered
-// alone.
+// accountsOf returns the name suffixes of a rendering's accounts. Each account is tested as if it were rendered alone.
 func accountsOf(name string) []string {
 	if name == "helm-accounts" {
 		return []string{"-north", "-south"}
@@ -113,7 +113,7 @@ func accountsOf(name string) []string {
 	return []string{""}
 }
 
-// belongsToOtherAccount returns whether an object belongs only to other accounts. Shared objects belong to all
+// belongsToOtherAccount returns whether an object belongs only to another account. Shared objects belong to all
 // accounts.
 func belongsToOtherAccount(document, account string) bool {
 	for _, other := range accountsOf("helm-accounts") {
@@ -157,7 +157,7 @@ func renderings(t *testing.T) []rendering {
 	return all
 }
 
-// servesTLS returns whether the exporter serves TLS with the values of a rendering.
+// servesTLS returns whether the exporter serves TLS in this rendering.
 func (r *rendering) servesTLS() bool {
 	return r.name == "helm-certificate" || r.name == "helm-tls"
 }

@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	// timeout is for operations that normally take a second.
+	// timeout is for operations that usually take a second.
 	timeout = 30 * time.Second
-	// configDirectory and stateDirectory are the directories of the image in which pods mount volumes.
+	// configDirectory and stateDirectory are the directories in the image where pods mount volumes.
 	configDirectory = "/etc/elements_exporter"
 	stateDirectory  = "/var/lib/elements_exporter"
 )
@@ -38,7 +38,7 @@ func program(t *testing.T) string {
 	return path
 }
 
-// start runs the program until the test ends, and returns its standard output. If the test fails, the log is printed.
+// start runs the program until the test ends, and returns its standard output. If the test fails, it prints the log.
 func start(t *testing.T, environment []string, arguments ...string) (*exec.Cmd, io.Reader) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -89,8 +89,7 @@ func freePort(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// project writes the files of a volume atomically, as the kubelet does: as links into a directory that is itself a
-// link.
+// project writes a volume's files atomically, as the kubelet does: as links into a directory that is itself a link.
 func project(t *testing.T, directory string, files map[string]string) {
 	t.Helper()
 	version, err := os.MkdirTemp(directory, "..version")
@@ -111,7 +110,7 @@ func project(t *testing.T, directory string, files map[string]string) {
 	}
 }
 
-// secretFiles returns the files of a Secret that an operator creates.
+// secretFiles returns the files of a Secret that operators create.
 func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) map[string]string {
 	t.Helper()
 	if len(volume.Items) == 0 {
@@ -141,11 +140,11 @@ func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) m
 	return files
 }
 
-// pod runs a pod of a rendering as a local process with local files.
+// pod is a pod of a rendering that runs as a local process with local files.
 type pod struct {
 	directory string
 	address   string
-	// base is the URL of the exporter, with the route prefix.
+	// base is the exporter's URL, including the route prefix.
 	base      string
 	arguments []string
 	container core.Container
@@ -157,7 +156,7 @@ func (p *pod) localPaths(text string) string {
 	return strings.ReplaceAll(text, stateDirectory, filepath.Join(p.directory, "state"))
 }
 
-// run creates the volumes of a pod, and starts the program with the pod's arguments and environment.
+// run creates a pod's volumes, and starts the program with the pod's arguments and environment.
 func run(t *testing.T, r rendering, index int, api, secret string) *pod {
 	t.Helper()
 	w := r.workload(t)
@@ -239,7 +238,7 @@ func get(url string) (int, string) {
 	return response.StatusCode, string(text)
 }
 
-// probe runs a probe of the container as the kubelet does.
+// probe runs one of the container's probes as the kubelet does.
 func (p *pod) probe(probe *core.Probe) error {
 	switch {
 	case probe.HTTPGet != nil:

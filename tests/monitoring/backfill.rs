@@ -1,5 +1,5 @@
-//! The demo's history: its recorded series equal the results of the shipped rules for its samples, and panels have data
-//! over their whole range.
+//! The demo's history. Its recorded series equal the results of the shipped rules for its samples, and panels have data
+//! for their whole range.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use super::notifications::HEAVY_TEST;
 use super::rules;
 use crate::harness::servers::{self, Server};
 
-/// Seconds before the end that are compared. The raw samples that every compared rule reads exist only for the last
+/// Length of the compared period at the end, in seconds. Some raw samples that the rules read exist only for the last
 /// hours.
 const COMPARED: i64 = 12 * HOUR;
 
@@ -29,16 +29,16 @@ const STEP: i64 = 3 * HOUR;
 /// Value of `--query.lookback-delta` in `deploy/compose`.
 const LOOKBACK: &str = "185m";
 
-/// Days in the history.
+/// Number of days in the history.
 const DAYS: i64 = 28;
 
 /// Series by their labels.
 type Series = BTreeMap<BTreeMap<String, String>, f64>;
 
-/// Values of a recorded series by time.
+/// Values of a recorded metric, by time.
 type History = BTreeMap<i64, Series>;
 
-/// Recorded series that equal the results of the rules. The others are in [`SUMS`] and [`OF_POLLS`].
+/// Recorded series that must equal the results of the rules. The others are in [`SUMS`] and [`OF_POLLS`].
 const RECORDED: [&str; 24] = [
     "customer:elements_customer_info:max",
     "customer:elements_customer_info:max1h",
@@ -76,7 +76,7 @@ const SUMS: [&str; 6] = [
     "module_status:elements_job_runs:increase10m",
 ];
 
-/// Recorded series that depend on the time of the latest poll. That time cannot be inlined into their rules.
+/// Recorded series that depend on the time of the latest poll, which cannot be inlined into their rules.
 const OF_POLLS: [&str; 3] = [
     "customer:elements_jobs_fresh:bool",
     "customer_module:elements_attention:rank",
@@ -84,7 +84,7 @@ const OF_POLLS: [&str; 3] = [
 ];
 
 /// Checks the values of [`OF_POLLS`] at one time: every customer has just been polled, and exactly the modules that
-/// miss their objective have the highest ranks.
+/// exceed their RPO have the highest ranks.
 fn check_series_of_polls(recorded: &BTreeMap<String, History>, at: i64) {
     let of = |name: &str| &recorded[name][&at];
     assert!(of(OF_POLLS[0]).values().all(|fresh| *fresh == 1.0));
@@ -112,7 +112,7 @@ fn check_series_of_polls(recorded: &BTreeMap<String, History>, at: i64) {
     assert_eq!(of(OF_POLLS[2]).values().sum::<f64>(), modules.len() as f64);
 }
 
-/// Writes the history of a demo to a file.
+/// Writes a demo's history to a file.
 async fn write_history(directory: &Path, customers: usize) -> Backfill {
     let backfill = Backfill {
         file: directory.join("past"),
@@ -221,7 +221,7 @@ async fn backfilled_recordings_equal_the_rules() {
     drop(prometheus);
 }
 
-/// Returns the queries of a dashboard that read the past.
+/// Returns a dashboard's queries that read the past.
 fn queries_of_the_past(dashboard: &Dashboard) -> Vec<Query> {
     let panels = dashboard.panels();
     let queries = panels.into_iter().flat_map(|panel| dashboard.queries(panel));
@@ -230,7 +230,7 @@ fn queries_of_the_past(dashboard: &Dashboard) -> Vec<Query> {
     queries.filter(reads_the_past).collect()
 }
 
-/// Returns the time of a query's first value, evaluated over the whole history; `None` without data.
+/// Evaluates a query over the whole history. Returns the time of the first value, or `None` without data.
 async fn first_value(prometheus: &Server, query: &Query, end: i64) -> Option<i64> {
     let mut values = dashboards::select_all("185m");
     values.insert("__range".to_owned(), format!("{DAYS}d"));
@@ -275,7 +275,7 @@ async fn panels_about_the_past_have_data_over_their_range() {
     let prometheus = Server::prometheus(directory.path(), "global: {}\n").await;
     let mut problems = Vec::new();
     let mut checked = 0;
-    // The history does not contain the exporter's own metrics.
+    // The history contains no metrics about the exporter.
     for dashboard in dashboards::all()
         .iter()
         .filter(|dashboard| !dashboard.file.contains("exporter"))
@@ -301,7 +301,7 @@ async fn panels_about_the_past_have_data_over_their_range() {
     let form = [("query", covered.as_str()), ("time", &end.to_string())];
     let covered = prometheus.api("query", &form).await.unwrap();
     assert_eq!(text(&covered["result"][0]["value"][1]), (DAYS * DAY).to_string());
-    // Each module was in exactly one state at any time.
+    // At any time, each module was in exactly one state.
     let states = format!(
         "max(sum by (customer_id, service, module, scope) \
          (sum_over_time(customer_module:elements_job_rpo_state_seconds:sum1h[{DAYS}d])))"

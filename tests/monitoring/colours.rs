@@ -1,5 +1,5 @@
 //! Panels are green or red only with a reason. The tests apply Grafana's colour rules to the responses of a Prometheus
-//! server whose data is stale, missing or sparse. This file is long, because all cases share its data.
+//! server whose data is stale, missing or sparse. This file is long, because all cases share that data.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,13 +14,13 @@ use crate::harness::servers::{Server, backfill};
 /// Seconds between samples.
 const STEP: i64 = 30;
 
-/// Duration of a situation before it is evaluated: twice the look-back of panels.
+/// How long a situation lasts before it is evaluated: twice the look-back of panels.
 const DURATION: i64 = 600;
 
-/// Time between two situations, so that the data of the previous situation is no longer visible.
+/// Time between two situations, long enough for the previous data to disappear from panels.
 const GAP: i64 = 3 * 3600;
 
-/// A situation: series with their values by time.
+/// A situation, as samples by time.
 struct Situation {
     at: i64,
     text: BTreeMap<i64, String>,
@@ -46,7 +46,7 @@ impl Situation {
         self.with(series, |_| value)
     }
 
-    /// Adds a scraped exporter. Its API last responded `api_failed_for` seconds ago.
+    /// Adds a scraped exporter whose API last responded `api_failed_for` seconds ago.
     fn exporter(self, api_failed_for: i64) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "an age of minutes")]
         let requests = |answered: bool| {
@@ -69,7 +69,7 @@ impl Situation {
             .long_running()
     }
 
-    /// Adds the series of an exporter that has been running for days.
+    /// Adds the series that show that the exporter has been running for days.
     fn long_running(self) -> Self {
         self.with_value(r#"elements_exporter_build_info{job="e",instance="i"}"#, 1.0)
     }
@@ -147,7 +147,7 @@ struct Appearance {
     colour: String,
 }
 
-/// A Prometheus server, and the time of one situation in its data.
+/// A Prometheus server with the data of one situation, and the time to evaluate.
 struct Evaluation {
     prometheus: Server,
     at: i64,
@@ -249,7 +249,7 @@ fn property<'a>(panel: &'a Value, name: &str, id: &str) -> &'a Value {
     overridden.map_or(&panel["fieldConfig"]["defaults"][id], |property| &property["value"])
 }
 
-/// Returns the appearance of a value in Grafana: a mapping determines text and colour; without a mapping, the highest
+/// Returns the appearance of a value in Grafana. A mapping determines text and colour. Without one, the highest
 /// threshold that is reached determines the colour.
 fn appearance(panel: &Value, name: String, value: f64) -> Appearance {
     for mapping in list(property(panel, &name, "mappings")) {
@@ -347,10 +347,10 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         .with_value(&customers("stale"), 1.0);
     let failed = r#"elements_job_objects{job="e",instance="i",customer_id="b",service="Microsoft 365",module="OneDrive",result="failed"}"#;
     let stale = stale.with_value(failed, 0.0);
-    // The rules keep a sign of attack after its values have expired.
+    // The recorded series of a sign of attack continues after the sign has expired.
     let attack = r#"tenant:elements_tenant_ransomware_objects:sum{job="e",customer_id="b",tenant_id="t",sign="potential_attack"}"#;
     let stale = stale.with_value(attack, 2.0);
-    // A customer pays for the backup of Microsoft 365, and its protected objects were read at this time.
+    // A customer pays for Microsoft 365 backups, and its protected objects were polled this many seconds ago.
     let paid = |it: Situation, read_ago: f64| {
         #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
         let read = it.at as f64 - read_ago;
@@ -383,22 +383,22 @@ async fn panels_are_green_or_red_only_with_a_reason() {
             .try_into()
             .unwrap_or_else(|_| panic!("six situations"));
 
-    // A good state is green, and with few customers a ratio is not displayed as a percentage.
+    // A good state is green. With few customers, a ratio is not displayed as a percentage.
     let data = live.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
     let within = live.only(FLEET, "Within RPO").await;
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("5 of 6", "orange"));
     assert_eq!(live.only(FLEET, "Never backed up").await.colour, "green");
     assert_eq!(live.only(EXPORTER, "API").await.text, "up");
-    // Coverage excludes modules without an objective: disabled, or never configured.
+    // Coverage excludes modules without an RPO, which are disabled or were never configured.
     let covered = live.only(CUSTOMER, "Coverage").await;
     assert_eq!((covered.text.as_str(), covered.colour.as_str()), ("0.95", "green"));
 
     let read = live.named(FLEET, "Data", "oldest read").await;
     assert_eq!(read.colour, "green");
 
-    // With the exporter down, the alert about it comes first, last known failures are displayed, and zeros are not
-    // green.
+    // While the exporter is down, the alert about it comes first, the last known failures are displayed, and zeros are
+    // not green.
     let data = down.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("EXPORTER DOWN", "red"));
     assert_eq!(down.named(FLEET, "Failing 3× or more", "modules").await.text, "1");
@@ -408,7 +408,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("2 of 2", GREY));
     assert_eq!(down.only(EXPORTER, "API").await.colour, GREY);
     assert_eq!(down.only(EXPORTER, "State file").await.text, "no data");
-    // An age below the threshold is not green if the values have expired.
+    // Once the values have expired, even an age below the threshold is not green.
     let read = down.named(FLEET, "Data", "oldest read, stale").await;
     assert_eq!(read.colour, "red");
     let critical = down.named(FLEET, "Critical alerts", "exporter and API").await;
@@ -425,7 +425,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         );
     }
 
-    // While an alert is pending, the panel displays no green zero.
+    // While an alert is pending, the panel does not display a green zero.
     let appearances = starting.stat(FLEET, "Critical alerts").await;
     let of_exporter: Vec<_> = appearances
         .iter()
@@ -435,18 +435,18 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!(of_exporter[0].name, "exporter and API, pending");
     assert_eq!(of_exporter[0].colour, "orange");
 
-    // Four minutes into an outage, before the customer list is polled again.
+    // This is four minutes into an outage, before the customer list is polled again.
     let api = outage.only(EXPORTER, "API").await;
     assert_eq!((api.text.as_str(), api.colour.as_str()), ("failing", "red"));
     let data = outage.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("API UNREACHABLE", "red"));
-    // No alert fires yet, but that does not mean that all is well.
+    // No alert is firing yet, but the outage still keeps the panel from being green.
     assert_eq!(outage.only(FLEET, "Critical alerts").await.colour, GREY);
     for of in ["exporter and API", "customers"] {
         assert_eq!(live.named(FLEET, "Critical alerts", of).await.colour, "green");
     }
 
-    // A request without a response has the code 0. It is not a success.
+    // A request without a response has the code 0, which does not count as success.
     let requests = panel(EXPORTER, "Requests");
     let series = outage.responses(&requests["targets"][0]).await;
     let codes: Vec<_> = series.iter().map(|series| text(&series["metric"]["code"])).collect();
@@ -454,7 +454,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let colour = text(&property(&requests, "0", "color")["fixedColor"]);
     assert!(colour.contains("red"), "{colour}");
 
-    // A tile follows the variables of its dashboard: there is nothing to count in a module that does not exist.
+    // Tiles follow the variables of their dashboard, so they are empty for a module that does not exist.
     let mut tiles = 0;
     for (place, has_module_variable, panel) in all_panels() {
         let follows = has_module_variable && panel["type"] == "stat" && !is_exempt_from_variables(&panel);
@@ -468,14 +468,14 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     }
     assert!(tiles > 10, "{tiles}");
 
-    // Stale data neither lowers a count of failures nor makes it zero.
+    // Stale data does not lower a count of failures.
     let data = stale.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("STALE", "red"));
     assert_eq!(stale.named(FLEET, "Failing 3× or more", "modules").await.text, "1");
     assert_eq!(stale.named(CUSTOMER, "Failing now", "modules").await.text, "1");
     assert_eq!(stale.only(CUSTOMER, "Needs attention").await.colour, GREY);
     assert_eq!(stale.named(CUSTOMER, "Data age", "STALE").await.colour, "red");
-    // An age is not green if a newer restore point may exist, or red if it may not be missed.
+    // With stale data, the age of a restore point is neither green nor red, because there may be a newer one.
     let worst = stale.only(CUSTOMER, "Worst module").await;
     assert_eq!((worst.text.as_str(), worst.colour.as_str()), ("stale", GREY));
     assert_eq!(live.only(CUSTOMER, "Worst module").await.colour, "green");
@@ -492,23 +492,23 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         }
     }
     assert_eq!(stale.only(JOBS, "Failed objects").await.colour, GREY);
-    // Stale data does not lower a sum either: most stored sizes have expired.
+    // A sum is not displayed either if most stored sizes have expired, because it would be too low.
     assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
     assert_eq!(live.only(PROTECTION, "Stored").await.text, "5");
     let attacked = stale.only(FLEET, "Signs of attack").await;
     assert_eq!((attacked.text.as_str(), attacked.colour.as_str()), ("2", "red"));
     assert_eq!(stale.only(FLEET, "Consent missing").await.colour, GREY);
-    // Without data about protection, no customer is known to be unprotected.
+    // Without fresh data about protection, it is unknown whether customers are unprotected.
     let unprotected = panel(LICENCES, "Paid for but not protected");
     assert_eq!(live.responses(&unprotected["targets"][0]).await.len(), 1);
     assert!(stale.responses(&unprotected["targets"][0]).await.is_empty());
 
-    // A single customer is not displayed as a percentage, and is therefore not red.
+    // For a single customer, the ratio is not displayed as a percentage, and is therefore not red.
     let within = single.only(FLEET, "Within RPO").await;
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("0 of 1", "orange"));
     let state = single.only(EXPORTER, "State file").await;
     assert_eq!((state.text.as_str(), state.colour.as_str()), ("none", GREY));
-    // Stop the Prometheus servers.
+    // Stops the Prometheus servers.
     drop((live, down, outage, stale, single, starting));
 }
 
@@ -553,11 +553,11 @@ fn missing_values_are_not_green() {
     assert!(green.is_empty(), "{green:#?}");
 }
 
-/// Grafana displays the default text in a table without rows, and also in each cell without a value. An override must
-/// remove it from the cells.
+/// Grafana displays the text for missing values in tables without rows, but also in each cell without a value. An
+/// override must remove it from the cells.
 #[test]
 fn empty_tables_explain_what_is_missing() {
-    // A table is also empty during an outage, when nobody knows whether there are such objects.
+    // A table may also be empty because of an outage, so its text must not claim that there are no such objects.
     let claims_nothing = Regex::new("known|data|alert|exporter is down|in this month").unwrap();
     let mut problems = Vec::new();
     for (place, _, panel) in all_panels()
@@ -577,8 +577,8 @@ fn empty_tables_explain_what_is_missing() {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
-/// Values exposed by the exporter disappear when they expire or the exporter is down; values recorded by the rules may
-/// stay.
+/// Values exposed by the exporter disappear when they expire or the exporter is down, while values recorded by the
+/// rules may remain.
 #[test]
 fn panels_that_an_outage_empties_say_so() {
     let exposed = Regex::new(r"(?:^|[^:\w])(?:elements_\w+|up)\{").unwrap();
@@ -593,7 +593,7 @@ fn panels_that_an_outage_empties_say_so() {
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
-/// Returns whether a panel says that it does not follow the variables.
+/// Returns whether a panel states that it does not follow the variables.
 fn is_exempt_from_variables(panel: &Value) -> bool {
     text(&panel["description"]).contains("Not filtered by") || text(&panel["title"]).contains("all customers")
 }

@@ -17,17 +17,17 @@ pub struct Query {
     /// Location in the dashboard, for messages.
     pub place: String,
     pub expr: String,
-    /// True for a range query, false for an instant query.
+    /// Whether this is a range query. Otherwise, it is an instant query.
     pub range: bool,
-    /// Length of the look-back in seconds.
+    /// Displayed time range in seconds.
     pub span: i64,
-    /// Labels that the panel displays, uses in links or joins on.
+    /// Labels that the panel displays, joins on, or uses in links.
     pub labels: BTreeSet<String>,
     /// The panel's description.
     pub description: String,
 }
 
-/// Values of variables by name, as inserted into queries.
+/// Values of variables to insert into queries, by name.
 pub type Values = BTreeMap<String, String>;
 
 /// Returns the variable values that select everything, with the given `$__rate_interval`.
@@ -62,12 +62,12 @@ pub fn all() -> Vec<Dashboard> {
     DASHBOARDS.iter().map(read).collect()
 }
 
-/// Returns the elements of a list; none if the value is not a list.
+/// Returns the elements of a list, or none if the value is not a list.
 pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Returns a string; empty if the value is not a string.
+/// Returns a string, which is empty if the value is not a string.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -104,8 +104,8 @@ impl Dashboard {
             description: text(&panel["description"]).to_owned(),
         };
         let mut queries: Vec<Query> = list(&panel["targets"]).map(query).collect();
-        // The first query of a table determines its rows. Results of other queries are merged into these rows, and may
-        // add a column.
+        // The first query that uses a column determines the rows. The results of other queries are merged into these
+        // rows.
         for column in &columns {
             let uses_column = |query: &Query| query.expr.split(|c| !is_name(c)).any(|word| word == column);
             let source = queries.iter().position(uses_column).unwrap_or(0);
@@ -143,7 +143,7 @@ pub fn columns(panel: &Value) -> BTreeSet<String> {
     columns
 }
 
-/// Returns the seconds of a duration such as `7d`.
+/// Converts a duration such as `7d` to seconds.
 fn span(duration: &str) -> i64 {
     let (number, unit) = duration.split_at(duration.len() - 1);
     let seconds = match unit {
@@ -156,8 +156,7 @@ fn span(duration: &str) -> i64 {
     number.parse::<i64>().unwrap() * seconds
 }
 
-/// Inserts the values of variables: `$name`, `${name}`, `${name:pipe}` and `${name:regex}`. Inserted values are not
-/// expanded again.
+/// Inserts values for `$name`, `${name}`, `${name:pipe}` and `${name:regex}`. Inserted values are not expanded again.
 pub fn interpolate(template: &str, values: &Values) -> String {
     let mut out = String::new();
     let mut rest = template;
@@ -171,7 +170,7 @@ pub fn interpolate(template: &str, values: &Values) -> String {
         match (values.get(name), format) {
             (Some(value), "regex") => out.push_str(&escape_regex(value)),
             (Some(value), "" | "pipe") => out.push_str(value),
-            // A group of a regular expression is not a variable of Grafana.
+            // A reference to a group of a regular expression is not a Grafana variable.
             _ if name.parse::<u8>().is_ok() => out.push_str(&format!("${name}")),
             _ => panic!("${name}:{format} in {template}"),
         }
@@ -184,7 +183,7 @@ fn is_name(character: char) -> bool {
     character.is_ascii_alphanumeric() || character == '_'
 }
 
-/// Formats a value as Grafana does with the format `regex`.
+/// Escapes a value as Grafana does for the format `regex`.
 pub fn escape_regex(value: &str) -> String {
     let mut out = String::new();
     for character in value.chars() {

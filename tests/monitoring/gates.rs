@@ -1,5 +1,4 @@
-//! Properties of alerts and dashboards that can be checked without a server: tests, descriptions, and valid references
-//! and links.
+//! Properties of alerts and dashboards that can be checked without a server: tests, descriptions, references and links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,7 +19,7 @@ const ALERTMANAGER_EXAMPLES: [&str; 2] = [
     "deploy/alertmanager/alertmanager-large.yml",
 ];
 
-/// Built-in variables of Grafana.
+/// Grafana's built-in variables.
 const GLOBAL_VARIABLES: &[&str] = &[
     "__rate_interval",
     "__range",
@@ -40,7 +39,7 @@ fn alerts() -> Vec<Rule> {
     rules::all().into_iter().filter(|rule| rule.is_alert).collect()
 }
 
-/// Panics and lists all problems, if there are any.
+/// Panics with a list of all problems, if there are any.
 pub(crate) fn assert_none(problems: &[String]) {
     assert!(
         problems.is_empty(),
@@ -50,13 +49,13 @@ pub(crate) fn assert_none(problems: &[String]) {
     );
 }
 
-/// Expectations about one alert in one promtool test, and whether the test includes an outage.
+/// Expectations of one promtool test about one alert, and whether the test includes an outage.
 struct Case {
     fires: Vec<Value>,
     outage: bool,
 }
 
-/// Returns whether a test includes an outage: a target or an API is down, or series end.
+/// Returns whether a test includes an outage: a target or the API is down, or series end.
 fn has_outage(test: &Value) -> bool {
     list(&test["input_series"]).any(|series| {
         let (name, values) = (text(&series["series"]), text(&series["values"]));
@@ -138,7 +137,7 @@ fn inhibiting_alerts_resolve_before_inhibited_ones() {
     ] {
         let of_source = alerts.iter().filter(|alert| alert.name == source);
         let source_duration = of_source.map(keeps_firing).max().unwrap();
-        // ElementsMassFailure lasts for hours, so nobody waits until it is reported as resolved. No alert inhibits
+        // ElementsMassFailure lasts for hours, so nobody waits for its resolved message. No alert inhibits
         // ElementsCustomerUnread.
         let targets = alerts.iter().filter(|alert| {
             areas.contains(&alert.label("area").unwrap())
@@ -285,7 +284,7 @@ fn check_references(example: &str) {
     assert_none(&problems);
 }
 
-/// Returns the problem of a link to a missing dashboard, or one that sets a missing variable.
+/// Returns the problem if a link leads to a missing dashboard or sets a missing variable.
 fn dead_link(url: &str) -> Option<String> {
     let rest = url.strip_prefix("/d/")?;
     let (uid, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -358,8 +357,8 @@ fn incomplete_panels(dashboard: &Dashboard) -> Vec<String> {
         if text(&panel["description"]).len() < 20 {
             problems.push(format!("{title} has no description"));
         }
-        // A range query would display the last value for hours after the series has ended. A sparkline under a fixed name
-        // displays no value.
+        // With a range query, a panel would display the last value for hours after the series has ended. This does not
+        // apply to a sparkline under a fixed name, which displays no value.
         let shows_values =
             |target: &Value| panel["options"]["textMode"] != "name" || text(&target["legendFormat"]).contains("{{");
         if panel["type"] == "stat"
@@ -381,7 +380,7 @@ fn incomplete_panels(dashboard: &Dashboard) -> Vec<String> {
     problems
 }
 
-/// Returns the variables that are used but not declared, or declared but not used.
+/// Returns the variables that are only used or only declared.
 fn mismatched_variables(dashboard: &Dashboard) -> Vec<String> {
     let used = Regex::new(r"\$\{?([A-Za-z_]\w*)").unwrap();
     let source = dashboard.json.to_string();
@@ -435,7 +434,7 @@ fn broken_links(dashboard: &Dashboard) -> Vec<String> {
 #[test]
 fn dashboards_query_only_existing_metrics_and_labels() {
     let catalogue = LabelCatalogue::read().unwrap();
-    // Any value is valid, because only names are checked.
+    // Any value may replace a variable, because only names are checked.
     let variable = Regex::new(r#"\$\{?[A-Za-z_]\w*(?::regex)?\}?"#).unwrap();
     let plain = |expr: &str| {
         let expr = expr.replace("$__range_s", "1").replace("$__range", "30d");

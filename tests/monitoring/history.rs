@@ -1,5 +1,5 @@
-//! History of the exporter's metrics, in OpenMetrics format with timestamps: the current exposition, with plausible
-//! changes for the weeks before. The values are invented; names and labels are real.
+//! History of the exporter's metrics, in the OpenMetrics format with timestamps. It contains the current exposition
+//! with plausible changes for the preceding weeks. The values are invented, while names and labels are real.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -13,13 +13,14 @@ const DAY: f64 = 86_400.0;
 /// Age at which counters and sizes were zero.
 const BIRTH: f64 = 60.0 * DAY;
 
-/// Parts of the names of timestamps that stay the same over time. All other timestamps advance.
+/// Parts of metric names whose timestamps stay the same over time. All other timestamps advance.
 const FIXED: [&str; 4] = ["expiration", "expiry", "contract_end", "created"];
 
-/// Length of the last day in seconds: slightly more than the longest range of the rates on dashboards.
+/// Length of the most recent period in seconds: slightly more than the longest range of rates on dashboards.
 pub const RECENT: i64 = 25 * 3600;
 
-/// Returns the ages of samples in seconds. The step is smaller for the last day, because dashboards query rates there.
+/// Returns the ages of samples in seconds. The step is smaller for the most recent period, because dashboards query
+/// rates there.
 pub fn ages(days: i64, recent_step: i64, older_step: i64) -> Vec<i64> {
     let mut ages: Vec<i64> = (1..=RECENT / recent_step).map(|nth| nth * recent_step).collect();
     ages.extend((1..=(days * 86_400 - RECENT) / older_step).map(|nth| RECENT + nth * older_step));
@@ -27,7 +28,7 @@ pub fn ages(days: i64, recent_step: i64, older_step: i64) -> Vec<i64> {
     ages
 }
 
-/// Writes the samples of an exposition for every age, oldest first, with `target` in the labels of each series.
+/// Writes the samples of an exposition for every age, oldest first, and adds the labels `target` to each series.
 pub fn write(out: &mut impl Write, exposition: &str, target: &str, now: i64, ages: &[i64]) -> io::Result<()> {
     let lines = exposition.lines().filter(|line| !line.starts_with('#'));
     let samples: Vec<Sample> = lines.filter_map(|line| Sample::read(line, target)).collect();
@@ -78,7 +79,7 @@ pub fn end(out: &mut impl Write) -> io::Result<()> {
 struct Sample {
     name: String,
     series: String,
-    /// A hash that all series of one module share.
+    /// A hash that all series of a module share.
     subject: u64,
     value: f64,
 }

@@ -1,4 +1,4 @@
-//! Labels of query results, derived from the catalogue and the rules. Unknown metrics and labels are errors.
+//! Labels of query results, derived from the catalogue and the rules. An unknown metric or label is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +19,8 @@ const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 /// Series that Prometheus creates for every scrape.
 const SCRAPE_SERIES: [&str; 2] = ["up", "scrape_duration_seconds"];
 
-/// Series that dashboards select by labels that the series lack. The selectors match while the variables for these
-/// labels select everything; otherwise, the query reads the series of modules, or the panel shows no trend.
+/// Series that dashboards select by labels that the series lack. The selectors match only while the variables for these
+/// labels select everything. Otherwise, the query reads the series of modules, or the panel shows no trend.
 const MATCHED_BY_ALL: [(&str, &[&str]); 2] = [
     ("customer:elements_job_rpo_seconds:min", &["service", "module"]),
     (
@@ -59,7 +59,7 @@ impl LabelCatalogue {
         }
         let mut catalogue = Self(catalogue);
         let mut alert_labels = names(["alertname", "alertstate"]);
-        // Rules may query alerts that are defined later.
+        // Rules may query alerts that are defined after them.
         let subject = [
             "job",
             "customer_id",
@@ -75,7 +75,7 @@ impl LabelCatalogue {
         catalogue.0.insert("ALERTS".to_owned(), &alert_labels | &names(subject));
         for rule in rules::all() {
             if !rule.is_alert {
-                // Operands that read the rule's own history do not change its labels.
+                // Operands that read a rule's own history do not change its labels.
                 let labels = catalogue.of(&rules::without_history(&rule, &[]));
                 let labels = labels.map_err(|error| format!("{}: {error}", rule.name))?;
                 catalogue.0.insert(rule.name.clone(), labels);
@@ -99,7 +99,7 @@ impl LabelCatalogue {
         self.0.get(name).ok_or_else(|| format!("metric {name} does not exist"))
     }
 
-    /// Returns the possible labels of a query's results.
+    /// Returns the labels that a query's results may have.
     pub fn of(&self, query: &str) -> Result<Names, String> {
         self.expr(&parser::parse(query)?)
     }
@@ -212,7 +212,7 @@ impl LabelCatalogue {
     }
 }
 
-/// Returns the name before the braces, or else the name that a matcher requires.
+/// Returns the metric name before the braces, or else the name that a matcher requires.
 fn metric_name(selector: &VectorSelector) -> Option<&str> {
     let mut matchers = selector.matchers.matchers.iter();
     let required = matchers.find(|matcher| matcher.name == NAME && matcher.op == MatchOp::Equal);

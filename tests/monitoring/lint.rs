@@ -1,5 +1,5 @@
-//! The rules of Grafana's dashboard-linter, implemented from its documentation. Exclusions and their reasons are in
-//! `dashboards/.lint`, in the linter's format.
+//! The rules of Grafana's dashboard-linter, implemented according to its documentation. Exclusions and their reasons
+//! are in `dashboards/.lint`, in the linter's format.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::dashboards::{self, Dashboard, list, text};
 use super::rules::yaml;
 
-/// All rules of the linter. Two of them concern logs; the dashboards do not use logs.
+/// All rules of the linter. Two of them concern logs, which the dashboards do not use.
 const RULES: [&str; 17] = [
     "template-datasource-rule",
     "template-job-rule",
@@ -31,7 +31,7 @@ const RULES: [&str; 17] = [
     "uneditable-dashboard",
 ];
 
-/// Units on the dashboards. All of them exist in Grafana.
+/// Units that the dashboards may use. All of them exist in Grafana.
 const UNITS: [&str; 18] = [
     "none",
     "s",
@@ -53,13 +53,13 @@ const UNITS: [&str; 18] = [
     "suffix: missing",
 ];
 
-/// Replaces `$__rate_interval` while a query is parsed. No query contains this range.
+/// Range that replaces `$__rate_interval` before a query is parsed. No query contains it otherwise.
 const RATE_INTERVAL: &str = "863s";
 
 /// A finding: rule, dashboard, panel, target.
 type Finding = (&'static str, String, String, String);
 
-/// An exclusion: a rule and the parts of findings. An empty part matches everything.
+/// An exclusion: a rule, and the dashboard, panel and target of findings. An empty target matches all.
 struct Exclusion {
     rule: String,
     entries: Vec<(String, String, String)>,
@@ -90,7 +90,7 @@ fn exclusions() -> Vec<Exclusion> {
 fn without_variables(expr: &str) -> String {
     let expr = expr.replace("$__range_s", "1").replace("$__range", "30d");
     let expr = expr.replace("$__rate_interval", RATE_INTERVAL).replace("$target", "1");
-    // Quoted variables stay, because the rules about matchers search for them.
+    // Quoted variables remain, because the rules about matchers search for them.
     Regex::new(r"\$\{(\w+):regex\}")
         .unwrap()
         .replace_all(&expr, "$1")
@@ -221,7 +221,7 @@ impl LintedDashboard<'_> {
     }
 }
 
-/// Returns the required matchers that a selector lacks.
+/// Returns the rules for required matchers that a selector lacks.
 fn missing_matchers(matchers: &promql_parser::label::Matchers) -> Vec<&'static str> {
     let has = |name: &str| {
         let mut all = matchers.matchers.iter();
@@ -286,7 +286,7 @@ fn dashboards_pass_the_linter_except_for_exclusions() {
     };
     let remaining: Vec<_> = findings.iter().filter(|finding| !is_excluded(finding)).collect();
     assert!(remaining.is_empty(), "{remaining:#?}");
-    // An exclusion without a finding is outdated.
+    // An exclusion that matches no finding is outdated.
     for exclusion in &exclusions {
         for (dashboard, panel, nth) in &exclusion.entries {
             let used = findings.iter().any(|(rule, title, name, target)| {

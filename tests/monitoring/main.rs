@@ -1,5 +1,5 @@
-//! Dashboards, rules and the Alertmanager example, tested with Prometheus and Alertmanager. The servers run on loopback
-//! with data in a temporary directory, and stop when the test ends.
+//! Tests of dashboards, rules and the Alertmanager examples with Prometheus and Alertmanager. The servers listen on
+//! loopback, store data in a temporary directory, and stop when the test ends.
 
 #![allow(
     clippy::unwrap_used,

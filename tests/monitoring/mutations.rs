@@ -1,4 +1,4 @@
-//! Mutation tests of the rules: each comparison in each rule is changed in turn, and promtool's tests must fail for
+//! Mutation tests of the rules. Each comparison in each rule is changed in turn, and the promtool tests must fail for
 //! each change.
 
 use std::collections::BTreeSet;
@@ -16,7 +16,8 @@ use crate::harness::parser::promtool;
 /// Number of concurrent runs: the cores of a small machine.
 const CONCURRENCY: usize = 2;
 
-/// Replacements of each comparison: its opposite, and the comparison that differs only for equal values.
+/// Replacements of each comparison: its opposite, and, for inequalities, the comparison that differs only for equal
+/// values.
 const REPLACEMENTS: &[(&str, &[&str])] = &[
     (">=", &["<=", ">"]),
     ("<=", &[">=", "<"]),
@@ -26,13 +27,13 @@ const REPLACEMENTS: &[(&str, &[&str])] = &[
     ("<", &[">", "<="]),
 ];
 
-/// Mutants that are equivalent to the original, with the reason: rule, original, replacement.
+/// Rules, original and replaced comparisons of mutants that are equivalent to the original. Comments give the reasons.
 const EQUIVALENT: &[(&str, &str, &str)] = &[
-    // The limit of 1.5 is between one run and two, and increase() does not return exactly 1.5.
+    // The limit of 1.5 is between one run and two, and `increase()` does not return exactly 1.5.
     ("ElementsBackupRunsSkipped", ">", ">="),
     // The recorded value is at least five.
     ("ElementsMassFailure", ">", ">="),
-    // Differs only if the API is down for exactly half of half an hour.
+    // The result differs only if the API is down for exactly half of half an hour.
     ("ElementsApiErrors", "<", "<="),
 ];
 
@@ -68,7 +69,7 @@ impl Mutant {
     }
 }
 
-/// Returns the positions of comparisons in an expression, outside quotes and selectors.
+/// Returns the comparisons in an expression, outside quotes and selectors, with their positions and replacements.
 fn comparisons(expr: &str) -> Vec<(usize, &'static str, &'static [&'static str])> {
     let mut found = Vec::new();
     let (mut quoted, mut braces, mut at) = (false, 0, 0);
@@ -110,7 +111,7 @@ fn mutants() -> Vec<Mutant> {
     mutants
 }
 
-/// Returns the rules that a change of one rule can affect, and the rules that these need.
+/// Returns the rules that a change of one rule can affect, and the rules that they need.
 fn affected(rules: &[Rule], mutant: &Rule) -> Vec<Rule> {
     let mut names = BTreeSet::from([mutant.name.clone()]);
     loop {
@@ -124,7 +125,7 @@ fn affected(rules: &[Rule], mutant: &Rule) -> Vec<Rule> {
     }
 }
 
-/// Returns the tests of the given rules one by one, limited to expectations about these rules, short tests first.
+/// Returns each test of the given rules, limited to expectations about these rules. Short tests come first.
 fn tests_of(rules: &[Rule]) -> Vec<Value> {
     let mut tests = Vec::new();
     let names: BTreeSet<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
@@ -132,7 +133,7 @@ fn tests_of(rules: &[Rule]) -> Vec<Value> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/tests");
     for entry in std::fs::read_dir(directory).unwrap() {
         let file = rules::to_json(&rules::yaml(&std::fs::read_to_string(entry.unwrap().path()).unwrap()));
-        // Tests without the recording rules cover their absence.
+        // Tests without the recording rules test the absence of these rules, so they do not apply.
         if list(&file["rule_files"]).count() < RULES.len() {
             continue;
         }
@@ -167,7 +168,7 @@ fn tests_of(rules: &[Rule]) -> Vec<Value> {
     tests.into_iter().map(|(_, test)| test).collect()
 }
 
-/// Returns whether a test fails with the mutant instead of its rule.
+/// Returns whether a test fails if the mutant replaces its rule.
 fn is_detected(mutant: &Mutant) -> bool {
     let rules = rules::all();
     let mut affected = affected(&rules, &mutant.rule);
@@ -201,7 +202,7 @@ fn comparisons_are_found_outside_strings_and_selectors() {
     assert_eq!(found, [(19, ">="), (30, "=="), (51, "<")]);
 }
 
-/// Asserts that the tests pass without a mutant; otherwise, a failure with a mutant would prove nothing.
+/// Asserts that the tests pass without a mutant. Otherwise, a failure with a mutant would prove nothing.
 fn assert_unchanged_rule_passes(rule: &Rule) {
     let unchanged = Mutant {
         rule: rule.clone(),

@@ -1,5 +1,5 @@
 //! From a fault to its notification: a simulated partner, the exporter, Prometheus with the shipped rules, and
-//! Alertmanager with the shipped example. Minutes and hours are shortened to seconds; nothing else is changed.
+//! Alertmanager with the shipped example. Only minutes and hours are shortened, to seconds.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,13 +23,13 @@ use crate::harness::program::Program;
 use crate::harness::servers::Server;
 use crate::harness::{COLLECTOR_KEYS, eventually};
 
-/// Factors by which rules and routes are faster than shipped. The factors differ, because alerts wait for minutes, but
-/// routes repeat after hours.
+/// Factors by which rules and routes are sped up. They differ, because alerts wait for minutes, but notifications are
+/// repeated after hours.
 const RULE_SPEEDUP: u64 = 120;
 const ROUTE_SPEEDUP: u64 = 600;
 
 /// Factor by which the second attempt is slower. If the machine is too busy for the first attempt, missed scrapes and
-/// polls rightly cause alerts.
+/// polls cause legitimate alerts.
 const SLOWDOWN: u64 = 4;
 
 const CUSTOMERS: usize = 12;
@@ -49,12 +49,12 @@ const PLATFORM_CUSTOMERS: std::ops::Range<usize> = 5..11;
 /// A notification about one alert: receiver, group, alert and status.
 type Notification = (String, String, String, String);
 
-/// The notifications received by a webhook, without duplicates.
+/// Notifications received by a webhook, without duplicates.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<BTreeSet<Notification>>>);
 
 impl Recorder {
-    /// Listens on a free port until the guard is dropped.
+    /// Starts a webhook on a free port. It listens until the guard is dropped.
     async fn start() -> (Self, String, DropGuard) {
         let recorder = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -118,7 +118,7 @@ fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap()
 }
 
-/// Returns a run of half an hour that ended `ago` seconds ago.
+/// Returns a half-hour run that ended `ago` seconds ago.
 fn run(status: i64, ago: i64) -> Run {
     let end = now() - ago;
     Run {
@@ -171,7 +171,7 @@ async fn partner() -> Partner {
     partner
 }
 
-/// Adds runs to a module of a customer.
+/// Adds runs to a customer's module.
 fn add_runs(partner: &Partner, customer: usize, module: u16, runs: impl IntoIterator<Item = Run>) {
     partner.handle.with_world(|world| {
         let modules = &mut world.customers[customer].modules;
@@ -180,8 +180,8 @@ fn add_runs(partner: &Partner, customer: usize, module: u16, runs: impl IntoIter
     });
 }
 
-/// Starts Prometheus, and loads the rules after the first scrape. Otherwise, the exporter would be missing at first,
-/// and at this speed that would cause an alert.
+/// Starts Prometheus, and loads the rules after the first scrape. At this speed, an exporter that is missing at first
+/// would cause an alert.
 async fn prometheus(directory: &Path, pace: u64, exporter: &str, alertmanager: &str) -> Server {
     std::fs::create_dir(directory).unwrap();
     let configuration = format!(
@@ -213,7 +213,7 @@ fn without_host(base: &str) -> &str {
     base.strip_prefix("http://").unwrap()
 }
 
-/// Locked by tests that use a processor for minutes, so that they do not delay the notifications of another test.
+/// Locked by tests that use a processor core for minutes, so that they do not delay another test's notifications.
 pub static HEAVY_TEST: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,11 +232,12 @@ async fn faults_cause_exactly_the_expected_notifications() {
     );
 }
 
-/// Returns the expected and the received notifications for several faults. `pace` slows everything down.
+/// Returns the expected and the received notifications for several faults. Everything is slowed down by the factor
+/// `pace`.
 async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification>) {
     let partner = partner().await;
     let names = COLLECTOR_KEYS;
-    // Intervals are longer than in other tests, and data expires later, so that a busy machine does not cause an
+    // Intervals are longer than in other tests, and data expires later, so that a busy machine does not look like an
     // outage.
     let (interval, stale_after) = (format!("{}s", 3 * pace), format!("{}s", 15 * pace));
     let settings: Vec<(String, &str)> = names
@@ -269,8 +270,8 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     let (exporter_address, alertmanager_address) = (without_host(&exporter.base), without_host(&alertmanager.base));
     let prometheus = prometheus(&prometheus_directory, pace, exporter_address, alertmanager_address).await;
 
-    // Two customers have no recent runs in either module from the beginning. Only the critical alert reports the
-    // customer that exceeds twice its objective.
+    // From the beginning, two customers have no recent runs in either module. The customer that exceeds twice its RPO
+    // is reported only by the critical alert.
     recorder.wait_for("deadman", "ElementsWatchdog", "firing").await;
     recorder.wait_for("operations", "ElementsBackupOverdue", "firing").await;
     recorder
@@ -303,7 +304,7 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     partner.handle.revoke_tokens();
     recorder.wait_for("owner", "ElementsPermissionMissing", "firing").await;
 
-    // The API fails completely until data is stale. Stale data causes no notification.
+    // The API fails completely until data is stale, which by itself causes no notification.
     let unavailable = FaultKind::Status { code: 503, body: None };
     partner.handle.set_faults(vec![Fault::new("*", unavailable)]);
     recorder.wait_for("owner", "ElementsApiDown", "firing").await;
@@ -314,7 +315,7 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     partner.handle.clear_faults();
     recorder.wait_for("owner", "ElementsApiDown", "resolved").await;
 
-    // The failing module gets a restore point. Problems that continue cause no second notification.
+    // The failing module gets a restore point. Ongoing problems cause no second notification.
     add_runs(&partner, FAILING, EXCHANGE, [run(FINISHED, 10)]);
     recorder
         .wait_for("operations", "ElementsBackupFailingRepeatedly", "resolved")

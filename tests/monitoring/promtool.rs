@@ -13,7 +13,8 @@ use super::rules::{self, Rule};
 use crate::harness::parser::promtool;
 use crate::harness::servers::tool;
 
-/// Number of concurrent runs: the cores of a small machine. Each run uses one core, and has weeks of samples in memory.
+/// Number of concurrent promtool runs: the number of cores of a small machine. Each run uses one core, and keeps weeks
+/// of samples in memory.
 pub const CONCURRENCY: usize = 2;
 
 fn repository(path: &str) -> PathBuf {
@@ -38,7 +39,7 @@ fn files() -> Vec<File> {
     files.collect()
 }
 
-/// A single test, with only the rules that it checks and their dependencies. Evaluating all other rules would take most
+/// A single test, with only the rules that it checks and their dependencies. Evaluating the other rules would take most
 /// of the time.
 struct SingleTest {
     name: String,
@@ -87,7 +88,7 @@ impl SingleTest {
         }
     }
 
-    /// Returns the output of promtool if the test fails.
+    /// Returns promtool's output if the test fails.
     fn failure(&self) -> Option<String> {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, json: &Value| std::fs::write(directory.path().join(name), json.to_string()).unwrap();
@@ -127,7 +128,7 @@ fn rules_pass_their_tests() {
         tests.extend(list(&file.json["tests"]).map(|test| SingleTest::new(&file, test, &rules)));
     }
     assert!(!tests.is_empty());
-    // Long tests start first, so that none of them is still running after all others have finished.
+    // Long tests start first, so that no long test runs alone at the end.
     tests.sort_by_key(|test| test.duration);
     let (remaining, failures) = (Mutex::new(tests), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -145,7 +146,7 @@ fn rules_pass_their_tests() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// `rules_pass_their_tests` does not evaluate rules without a test.
+/// Without this check, `rules_pass_their_tests` would ignore rules that have no test.
 #[test]
 fn every_rule_has_a_test() {
     let rules = rules::all();
@@ -168,7 +169,7 @@ fn every_rule_has_a_test() {
     assert!(remaining.is_empty(), "{remaining:?}");
 }
 
-/// Links in messages work whether the rules contain paths or absolute URLs.
+/// Links in messages work both for paths and for absolute URLs in the rules.
 #[test]
 fn messages_link_to_paths_and_absolute_urls() {
     let rendered = |template: &str, value: &str| {
@@ -244,7 +245,7 @@ fn examples_route_by_tier_and_team() {
         ] {
             assert_eq!(receivers_for(labels), receivers, "{file}: {labels}");
         }
-        // The routes of bronze and gold have the same receiver; only bronze is muted at night.
+        // The routes for bronze and gold have the same receiver, but only bronze is muted at night.
         let text = std::fs::read_to_string(format!("{}/deploy/alertmanager/{file}", env!("CARGO_MANIFEST_DIR")));
         let text = text.unwrap();
         let of = |tier: &str| {

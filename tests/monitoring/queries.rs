@@ -1,5 +1,5 @@
-//! Every query of every dashboard, sent to a Prometheus server that scrapes the exporter, evaluates the rules and has
-//! thirty days of data. Queries select all customers, or a customer with a hostile name.
+//! Tests of every query on every dashboard, with a Prometheus server that scrapes the exporter, evaluates the rules and
+//! has thirty days of data. Queries select all customers, or one customer with a hostile name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -22,25 +22,25 @@ use crate::harness::servers::{Server, backfill};
 use crate::harness::{COLLECTOR_KEYS, OBJECTS, TIMEOUT, eventually};
 
 /// A name with characters that must not break queries: quotes, a backslash, special characters of regular expressions,
-/// variables and templates, and characters outside ASCII.
+/// variables and templates, and non-ASCII characters.
 const HOSTILE_NAME: &str = r#"O'Neill \ "Söhne" (Köln) [*] $HOME ${job} {{ .x }} a|b .+ 株式会社"#;
 
-/// The customer with the hostile name. It has failures, and most kinds of data.
+/// The customer with the hostile name, which has failures and most kinds of data.
 const HOSTILE_CUSTOMER: usize = 1;
 
 const CUSTOMERS: usize = 12;
 
-/// Number of customers with a history. The history must be long, but not large.
+/// Number of customers with a history, which must be long but not large.
 const WITH_HISTORY: usize = 3;
 
-/// Seconds between samples on the last day and on earlier days.
+/// Seconds between samples in the most recent period, and before it.
 const RECENT_STEP: i64 = 240;
 const OLDER_STEP: i64 = 6 * 3600;
 
 /// Grafana's value of `$__rate_interval` for [`RECENT_STEP`].
 const RATE_INTERVAL: &str = "16m";
 
-/// Factor by which the rules are faster than shipped, so that there are alerts to annotate within seconds.
+/// Factor by which the rules are sped up, so that there are alerts for annotations within seconds.
 const SPEEDUP: u64 = 100_000;
 
 /// Evaluation interval of the rules.
@@ -61,7 +61,7 @@ async fn partner() -> Partner {
     .await;
     partner.handle.with_world(|world| {
         world.customers[HOSTILE_CUSTOMER].organization = HOSTILE_NAME.to_owned();
-        // Some subscriptions end within days, and some have ended.
+        // Some subscriptions expire within days or weeks, and some have expired.
         let ends = [3, 20, 60, -5].map(|days| now() + days * 86_400);
         for (customer, end) in world.customers.iter_mut().skip(HOSTILE_CUSTOMER).zip(ends) {
             let date = jiff::Timestamp::from_second(end)
@@ -93,7 +93,7 @@ async fn partner() -> Partner {
     partner
 }
 
-/// Returns the series of an exposition about the given customers or about no customer.
+/// Returns the series about these customers, and those that are not about a customer.
 fn only<'a>(exposition: &'a str, customers: &[String]) -> String {
     let is_selected = |line: &&'a str| match line.split_once("customer_id=\"") {
         Some((_, rest)) => rest.starts_with('"') || customers.iter().any(|id| rest.starts_with(id)),
@@ -105,7 +105,7 @@ fn only<'a>(exposition: &'a str, customers: &[String]) -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Fills the database with thirty days of plausible past values, and of the results of the rules.
+/// Fills the database with thirty days of plausible values, and with the corresponding results of the rules.
 async fn fill(directory: &Path, exposition: &str, target: &str, now: i64) {
     let target = format!("job=\"elements\",instance=\"{target}\"");
     let ages = history::ages(30, RECENT_STEP, OLDER_STEP);
@@ -138,7 +138,7 @@ async fn record(prometheus: &Server, out: &mut impl std::io::Write, name: &str, 
     }
 }
 
-/// Returns a Prometheus configuration with the shipped rules, sped up.
+/// Writes the shipped rules, sped up, and returns a Prometheus configuration that loads them.
 fn configuration(directory: &Path, target: &str) -> String {
     for file in RULES {
         std::fs::write(directory.join(file.name), rules::speed_up(file.content, SPEEDUP)).unwrap();
@@ -153,9 +153,9 @@ fn configuration(directory: &Path, target: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_queries_have_data_with_the_displayed_labels() {
     let partner = partner().await;
-    // The client secret expires within days, so that an alert about the exporter also fires.
+    // The client secret expires within days, so that an alert about the exporter fires as well.
     let soon = jiff::Timestamp::from_second(now() + 3 * 86_400).unwrap().to_string();
-    // Polls every second would leave no time for scrapes on a busy machine.
+    // On a busy machine, polls every second would leave no time for scrapes.
     let slow = COLLECTOR_KEYS.map(|name| {
         let key = |key: &str| format!("ELEMENTS_COLLECTORS__{name}__{key}");
         [(key("INTERVAL"), "15s"), (key("STALE_AFTER"), "2h")]
@@ -168,7 +168,7 @@ async fn dashboard_queries_have_data_with_the_displayed_labels() {
     let files = tempfile::tempdir().unwrap();
     let attributes = files.path().join("customers.csv");
     std::fs::write(&attributes, "customer,tier,region,team\n*,gold,emea,North\n").unwrap();
-    // The override repeats the default, so that every module keeps its objective.
+    // The override repeats the default, so that every module keeps its RPO.
     let overrides = format!("[{{rpo: 26h, until: '{soon}', reason: Migrated}}]");
     settings.extend([
         OBJECTS,
@@ -202,7 +202,7 @@ async fn dashboard_queries_have_data_with_the_displayed_labels() {
         r#"ALERTS{alertstate="firing",area="exporter",severity="critical"}"#,
         r#"ALERTS{alertname="ElementsWatchdog"} offset 2s"#,
     ] {
-        // Backfilled data does not prove that this Prometheus evaluates rules, so the scrape must be recent.
+        // Backfilled data does not prove that this Prometheus server evaluates rules, so the scrape must be recent.
         let scraped = format!("{condition} and on () elements_up == 1");
         eventually(condition, || async { prometheus.value(&scraped).await }).await;
     }
@@ -262,7 +262,7 @@ async fn check_panel(prometheus: &Server, queries: &[Query], values: &Values, st
             Err(problem) => problems.push(format!("{}: {problem}", query.place)),
         }
     }
-    // The backfilled history contains no alerts, and a panel may display series that appear late.
+    // The backfilled history contains no alerts, so queries of alerts are ignored.
     let Some(query) = queries
         .iter()
         .find(|query| query.range && !query.expr.contains("ALERTS"))
@@ -280,7 +280,7 @@ async fn check_panel(prometheus: &Server, queries: &[Query], values: &Values, st
     problems
 }
 
-/// Returns the time of the first value in a query's result; an error if the result has a problem.
+/// Returns the time of the first value in a query's result, or an error if the result has a problem.
 async fn check_query(
     prometheus: &Server,
     query: &Query,
@@ -319,16 +319,16 @@ async fn check_query(
     Ok(series.iter().filter_map(|series| series["values"][0][0].as_i64()).min())
 }
 
-/// Returns whether a label may be empty. Prometheus treats an empty label like a missing label. Attributes are empty if
-/// not configured, `license` if a service has one subscription, `scope` if a module has no scopes, `service` if a
-/// licence needs attention, and an alert's labels if it is about something else.
+/// Returns whether a label may be empty, which Prometheus treats like a missing label. Attributes are empty if they are
+/// not configured, `license` if a service has only one subscription, `scope` if a module has no scopes, `service` if a
+/// licence needs attention, and an alert's labels if the alert is about something else.
 fn may_be_empty(label: &str, expr: &str) -> bool {
     ["license", "scope", "backup", "name", "reason", "tier", "region", "team"].contains(&label)
         || label == "service" && expr.contains("elements_attention")
         || expr.contains("ALERTS") && label != "alertname" && label != "severity"
 }
 
-/// Returns start, end and step of a range query that includes the history and ends now.
+/// Returns the start, end and step of a range query over the history up to now.
 fn range(span: i64, start_time: i64) -> (String, String, String) {
     let step = match span {
         0..=history::RECENT => RECENT_STEP,
@@ -337,7 +337,7 @@ fn range(span: i64, start_time: i64) -> (String, String, String) {
     };
     let oldest = start_time - history::RECENT;
     let start = oldest - (span - history::RECENT) / step * step;
-    // The current time in whole seconds may be earlier than the last scrape.
+    // The last scrape may be later than the current time in whole seconds.
     (start.to_string(), (now() + 1).to_string(), step.to_string())
 }
 
@@ -348,7 +348,7 @@ fn explains_missing_data(description: &str) -> bool {
         .any(|word| description.contains(word))
 }
 
-/// Returns the problems of the variables' options.
+/// Returns the problems of the options of a dashboard's variables.
 async fn check_variables(prometheus: &Server, dashboard: &Dashboard, values: &Values, hostile_id: &str) -> Vec<String> {
     let mut problems = Vec::new();
     for variable in dashboard.variables().filter(|variable| variable["type"] == "query") {
@@ -407,7 +407,7 @@ async fn options(prometheus: &Server, query_text: &str, pattern: &str) -> Result
     Ok(values.into_iter().map(|value| (value.clone(), value.clone())).collect())
 }
 
-/// Formats a sample as Grafana does for the regular expression of a variable: without escaping.
+/// Formats a sample without escaping, as Grafana does before it applies a variable's regular expression.
 fn format_sample(labels: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = labels
         .iter()
@@ -416,7 +416,7 @@ fn format_sample(labels: &BTreeMap<String, String>) -> String {
     format!("{{{}}} 1 1760961600000", pairs.join(","))
 }
 
-/// Returns the problems of annotations: they must have data, and the labels in their title.
+/// Returns the problems of annotations, which must have data with the labels in their title.
 async fn check_annotations(prometheus: &Server, dashboard: &Dashboard, values: &Values) -> Vec<String> {
     let mut problems = Vec::new();
     for annotation in dashboard.annotations() {

@@ -1,4 +1,4 @@
-//! The monthly report for a constructed month, compared with values calculated by hand.
+//! The monthly report for a constructed month, compared with manually calculated values.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -17,25 +17,25 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;
 const DAY: i64 = 86_400;
 
-/// Days with data before the month, and days in the month.
+/// Number of days with data before the month, and in the month.
 const DAYS_BEFORE: i64 = 10;
 const DAYS: i64 = 30;
 
-/// Offset within the hour at which Prometheus evaluates the group. It depends on the group's name.
+/// Seconds after the hour at which Prometheus evaluates the group. They depend on the group's name.
 const OFFSET: i64 = 137;
 
-/// Seconds by which a result may deviate because of hour boundaries and Prometheus' look-back.
+/// Maximum deviation of a result in seconds, caused by hour boundaries and Prometheus' look-back.
 const TOLERANCE: f64 = 600.0;
 
-/// The values of one series. Each value applies from its hour until the next value; `None` means no value.
+/// The values of a series, each with the hour from which it applies; `None` means no value.
 struct SeriesHistory(&'static str, &'static [(i64, Option<f64>)]);
 
 const fn hour(day: i64, hour: i64) -> i64 {
     day * 24 + hour
 }
 
-/// Days are counted from ten days before the month. Prometheus is down on day 35 until ten o'clock. Contoso misses its
-/// objective on day 15 until noon. It cannot be polled on day 20 until six, so the age of its backup is unknown until
+/// Days are counted from ten days before the month. Prometheus is down on day 35 until ten o'clock. Contoso exceeds its
+/// RPO on day 15 until noon. It cannot be polled on day 20 until six o'clock, so the age of its backup is unknown until
 /// then. Fabrikam is added on day 30.
 const HISTORIES: &[SeriesHistory] = &[
     SeriesHistory(
@@ -80,12 +80,12 @@ const HISTORIES: &[SeriesHistory] = &[
             (hour(20, 6), Some(3600.0)),
         ],
     ),
-    // Abandoned, so without an objective.
+    // This scope is abandoned, so it has no RPO.
     SeriesHistory(
         r#"customer_module:elements_job_last_backup_age_seconds:min{job="elements",customer_id="c1",service="IaaS + PaaS",module="Dev Ops",scope="old"}"#,
         &[(0, Some(9_000_000.0))],
     ),
-    // Two runs on the first days; a counter reset on day 32; one run while Prometheus is down.
+    // Two runs in the first days, a counter reset on day 32, a run after it, and one while Prometheus is down.
     SeriesHistory(
         r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="finished"}"#,
         &[
@@ -97,7 +97,7 @@ const HISTORIES: &[SeriesHistory] = &[
             (hour(35, 2), Some(2.0)),
         ],
     ),
-    // The series of a status starts with its first run.
+    // The series of a status starts with the first run that has this status.
     SeriesHistory(
         r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="failed"}"#,
         &[
@@ -151,8 +151,7 @@ fn write_histories(file: &Path, start: i64, end: i64) {
     history::end(&mut out).unwrap();
 }
 
-/// Records the rules of the report, one hour at a time, in two passes: rules that read other rules are in the second
-/// pass.
+/// Records the rules of the report for every hour, in two passes. The second pass records the rules that read others.
 async fn record(directory: &Path, start: i64, end: i64) {
     let all: Vec<_> = rules::all().into_iter().filter(|rule| rule.group == GROUP).collect();
     let names: Vec<String> = all.iter().map(|rule| rule.name.clone()).collect();
@@ -200,7 +199,7 @@ impl Report {
         list(&data["result"]).cloned().collect()
     }
 
-    /// Returns the only value of a query.
+    /// Returns the value of the only series in a query's result.
     async fn value(&self, title: &str, nth: usize) -> f64 {
         let series = self.query(title, nth).await;
         let [one] = &series[..] else {
@@ -249,8 +248,8 @@ async fn report_of_a_month_matches_values_calculated_by_hand() {
         at: end.to_string(),
     };
 
-    // Contoso: 720 hours, including 12 with a missed objective, 6 without polls and 10 without monitoring. Fabrikam:
-    // 240 monitored hours, all within the objective, and the same 10 without monitoring.
+    // Contoso has 720 hours: 12 in which its RPO is exceeded, 6 without polls, 10 without monitoring, and the rest
+    // within the RPO. Fabrikam has 240 hours: the same 10 without monitoring, and the rest within the RPO.
     for (nth, module, hours, of_hours, name) in [
         (0, "Exchange Online", 692.0, 720.0, "within"),
         (1, "Exchange Online", 12.0, 720.0, "missed"),
@@ -274,7 +273,7 @@ async fn report_of_a_month_matches_values_calculated_by_hand() {
         assert_near(found, hours, 720.0, name);
     }
 
-    // Finished on days 12, 13, 33 and 35, failed on 14 and 16, and one skipped run.
+    // Finished runs on days 12, 13, 33 and 35, and failed runs on days 14 and 16. The skipped run does not count.
     assert_eq!(report.value("Runs", 0).await, 6.0);
     assert_eq!(report.value("Failed runs", 0).await, 2.0);
     assert_eq!(
@@ -291,7 +290,7 @@ async fn report_of_a_month_matches_values_calculated_by_hand() {
             .await,
         0.0
     );
-    // The value of 500 000 seconds occurred while the status was unknown.
+    // The value of 500 000 seconds is ignored, because it occurred while the status was unknown.
     assert_eq!(report.value("Longest gap", 0).await, 136_800.0);
     let modules = report.query("Modules", 6).await;
     assert!(modules.iter().all(|series| series["metric"]["module"] != "Dev Ops"));
@@ -330,7 +329,7 @@ fn report_of_a_year_needs_little_storage() {
     let file = directory.path().join("year");
     let end = 1_700_000_000 / HOUR * HOUR;
     let mut text = String::new();
-    // A typical module: within its objective, one run per day, and an age that grows every hour.
+    // Typical modules: within the RPO, one run per day, and an age that grows every hour.
     for module in 0..MODULES {
         let labels = format!(
             r#"job="elements",customer_id="0b51f0c2-3a8e-4a52-9d2a-{module:012}",service="Microsoft 365",module="Exchange Online""#
@@ -362,7 +361,7 @@ fn report_of_a_year_needs_little_storage() {
     backfill(directory.path(), &file);
     let bytes = size_of(&directory.path().join("data"));
     let bytes_per_module = bytes / u64::try_from(MODULES).unwrap();
-    // docs/dashboards.md contains this value.
+    // `docs/dashboards.md` contains this limit.
     assert!(
         bytes_per_module < MAX_BYTES_PER_YEAR,
         "{bytes_per_module} bytes per module and year"

@@ -9,17 +9,17 @@ use regex::{Captures, Regex};
 use serde_json::{Map, Value, json};
 use yaml_rust2::{Yaml, YamlLoader};
 
-/// A rule, with the text of its expression.
+/// An alerting or recording rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub group: String,
-    /// The name of the alert or of the recorded series.
+    /// Name of the alert or the recorded series.
     pub name: String,
     pub is_alert: bool,
     pub expr: String,
     pub labels: Vec<(String, String)>,
     pub annotations: Vec<(String, String)>,
-    /// The names of the rules that this rule depends on.
+    /// Names of the rules that this rule depends on.
     pub reads: BTreeSet<String>,
     /// The complete rule.
     pub json: Value,
@@ -57,7 +57,7 @@ pub fn to_json(yaml: &Yaml) -> Value {
     }
 }
 
-/// Returns the number of seconds in a Prometheus duration such as `1d2h`.
+/// Converts a Prometheus duration such as `1d2h` to seconds.
 pub fn seconds(duration: &str) -> u64 {
     let parts = duration.split_inclusive(|c: char| c.is_ascii_alphabetic());
     parts
@@ -79,7 +79,7 @@ pub fn pairs(map: &Yaml) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns the names of the groups in a file of rules.
+/// Returns the names of the groups in a rule file.
 pub fn groups(file: &str) -> Vec<String> {
     let groups = yaml(file);
     let groups = groups["groups"].as_vec().unwrap().iter();
@@ -113,7 +113,7 @@ pub fn all() -> Vec<Rule> {
     rules
 }
 
-/// Returns the names of the rules that produce the series or alerts that a rule reads.
+/// Returns the names of the rules whose series or alerts a rule reads.
 fn read_by(rule: &Rule, rules: &[Rule]) -> BTreeSet<String> {
     let queried = Regex::new(r#"alertname=~?"([^"]*)""#).unwrap();
     let annotations = rule.annotations.iter().map(|(_, text)| text);
@@ -147,7 +147,7 @@ pub fn needed(rules: &[Rule], mut names: BTreeSet<String>) -> Vec<Rule> {
     }
 }
 
-/// Returns a file with these rules as JSON: JSON is valid YAML.
+/// Returns a rule file with these rules as JSON, which is valid YAML.
 pub fn file_of(rules: &[Rule]) -> Value {
     let groups: BTreeSet<&str> = rules.iter().map(|rule| rule.group.as_str()).collect();
     let groups = groups.into_iter().map(|group| {
@@ -161,8 +161,8 @@ pub fn file_of(rules: &[Rule]) -> Value {
     json!({"groups": groups.collect::<Vec<_>>()})
 }
 
-/// Returns a rule's expression without the operands of `or` that read the history of the rule itself or of the given
-/// recorded series.
+/// Returns a rule's expression without operands of `or` that read the history of the rule itself or of these recorded
+/// series.
 pub fn without_history(rule: &Rule, recorded: &[&str]) -> String {
     let reads_history = |side: &Expr| {
         let text = side.to_string();
@@ -198,13 +198,12 @@ fn remove_history(expr: Expr, reads_history: &dyn Fn(&Expr) -> bool) -> Expr {
     }
 }
 
-/// Returns the recording rules with the rules that they read inlined, so that each can be evaluated for times without
-/// recorded series.
+/// Returns the recording rules with inlined dependencies, so that each can be evaluated for times without recorded
+/// series.
 pub fn with_rules_inlined() -> Vec<(String, String)> {
-    // Only selectors can have an offset, so drop the offset of recorded series. Nothing was recorded at the earlier
-    // time.
+    // Only selectors can have an offset, so offsets of recorded series are dropped.
     let offset = Regex::new(r"(?-u)([\w:]+) offset \w+").unwrap();
-    // An expression cannot have label matchers, but a join filters its series in the same way.
+    // An expression cannot have label matchers, so a join filters its series in the same way.
     let selector = Regex::new(r#"(?-u)([\w:]+)\{(\w+)="(\w+)"\}"#).unwrap();
     let mut recorded: Vec<(String, String)> = Vec::new();
     for rule in all().into_iter().filter(|rule| !rule.is_alert) {
@@ -222,7 +221,7 @@ pub fn with_rules_inlined() -> Vec<(String, String)> {
             false => found[0].to_owned(),
         });
         let mut expr = expr.into_owned();
-        // Longer names are replaced first, so that no name matches the start of another.
+        // Longer names are replaced first, because a name may be the start of another.
         let mut inlined = recorded.clone();
         inlined.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         for (name, inner) in inlined {
@@ -233,7 +232,7 @@ pub fn with_rules_inlined() -> Vec<(String, String)> {
     recorded
 }
 
-/// Returns a file of rules or routes with all durations divided by a factor, but not below one second: `for`,
+/// Divides all durations in a file of rules or routes by a factor, to no less than one second: `for`,
 /// `keep_firing_for`, intervals and waits of groups, ranges and offsets.
 pub fn speed_up(text: &str, factor: u64) -> String {
     let mut lines = Vec::new();

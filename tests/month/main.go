@@ -1,4 +1,4 @@
-// Command month scores alerts; see README.md.
+// Command month scores alerts. See README.md.
 package main
 
 import (
@@ -15,10 +15,10 @@ import (
 	"month/internal/world"
 )
 
-// gcPercent trades memory for speed; a run of 1,000 customers needs only a few gigabytes.
+// gcPercent trades memory for speed. A run with 1,000 customers still needs only a few gigabytes.
 const gcPercent = 400
 
-// monthStart makes a run of 30 days include the end of daylight saving time in Europe.
+// monthStart is chosen so that a run of 30 days includes the end of daylight saving time in Europe.
 var monthStart = time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
 
 type arguments struct {

@@ -1,4 +1,4 @@
-//! Converts the alerts for Prometheus to Grafana-managed rules, in the format of Grafana's file provisioning.
+//! Converts the Prometheus alerts to Grafana-managed alert rules, in Grafana's file provisioning format.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,17 +9,17 @@ use yaml_rust2::{Yaml, YamlEmitter, YamlLoader};
 
 use super::{read, repository, update_expected};
 
-/// Maximum length of the id of a rule in Grafana.
+/// Maximum length of a rule id in Grafana.
 const MAX_UID: usize = 40;
 
-/// Default evaluation interval of a group, as in Prometheus.
+/// Default evaluation interval of a rule group, as in Prometheus.
 const INTERVAL: &str = "1m";
 
 /// Range of a query, in seconds. The format requires it, although instant queries do not use it.
 const LOOKBACK: i64 = 600;
 
-/// Summary and description of alerts whose texts for Prometheus contain queries: Grafana templates do not support
-/// queries. The value is the number of affected modules and backup scopes of the customer.
+/// Summaries and descriptions of alerts whose Prometheus annotations contain queries, which Grafana templates do not
+/// support. The value is the number of the customer's affected modules and backup scopes.
 const TEXTS: [(&str, [&str; 2]); 4] = [
     (
         "ElementsBackupOverdue",
@@ -129,12 +129,12 @@ fn alert_rule(rule: &Yaml, interval: &str, is_alone: bool, datasource: &str) -> 
         ("title", string(&title)),
         ("condition", string("C")),
         ("data", Yaml::Array(queries(text(&rule["expr"]), datasource))),
-        // An empty result means that the alert does not fire. A failed query is a separate error.
+        // With an empty result, the alert does not fire. A failed query is reported separately.
         ("noDataState", string("OK")),
         ("execErrState", string("Error")),
         ("for", value_or(&rule["for"], "0s")),
         ("keepFiringFor", value_or(&rule["keep_firing_for"], "0s")),
-        // Grafana does not apply keepFiringFor to a series that disappears, and a query returns only firing series.
+        // Grafana does not apply keepFiringFor to series that disappear, but the query returns only firing series.
         (
             "missing_series_evals_to_resolve",
             Yaml::Integer(missing_evaluations(rule, interval)),
@@ -144,16 +144,16 @@ fn alert_rule(rule: &Yaml, interval: &str, is_alone: bool, datasource: &str) -> 
     ])
 }
 
-/// Returns after how many evaluations without its series an alert resolves: one, or as many as fit into the time for
-/// which Prometheus keeps the alert firing.
+/// Returns the number of evaluations without its series after which an alert resolves. It corresponds to the time for
+/// which Prometheus keeps the alert firing, but is at least one.
 fn missing_evaluations(rule: &Yaml, interval: &str) -> i64 {
     let seconds = |duration: &str| humantime::parse_duration(duration).unwrap_or_default().as_secs();
     let evaluations = seconds(text(&rule["keep_firing_for"])).div_ceil(seconds(interval).max(1));
     i64::try_from(evaluations.max(1)).unwrap_or(i64::MAX)
 }
 
-/// Returns the query, and two expressions that make the value of every series exceed the threshold: in Prometheus,
-/// every series in the result is an alert, regardless of its value.
+/// Returns the query, and two expressions that make every series exceed the threshold. In Prometheus, every series in
+/// the result is an alert, regardless of its value.
 fn queries(expr: &str, datasource: &str) -> Vec<Yaml> {
     const EXPRESSIONS: &str = "__expr__";
     let query = |id: &str, datasource: &str, model: Yaml| {
@@ -192,20 +192,20 @@ fn queries(expr: &str, datasource: &str) -> Vec<Yaml> {
     ]
 }
 
-/// Converts a template to Grafana's syntax: the value has another name, and queries are not supported.
+/// Converts a template to Grafana's syntax, in which the value has another name, and queries are not supported.
 fn translate(template: &str) -> String {
     const QUERIED_DATE: &str = "{{ with printf \"vector(%s + 0)\" $labels.ends | query }}\
                               {{ (. | first | value | toTime).Format \"2006-01-02\" }}{{ end }}";
     const DATE: &str = "{{ ($labels.ends | toTime).Format \"2006-01-02\" }}";
     let translated = without_queries(&template.replace(QUERIED_DATE, DATE)).replace("$value", "$values.A.Value");
-    // Remove separators that were followed by a query.
+    // A removed query may leave separators at the start.
     translated.trim_start_matches(['.', ',', ' ']).to_owned()
 }
 
-/// A block of a template whose `end` has not been reached.
+/// A block of a template whose `end` has not been reached yet.
 struct Block {
     is_query: bool,
-    /// Whether the text is in the `else` branch, used if a query returns nothing.
+    /// Whether the current text is in the `else` branch, which applies if a query returns nothing.
     is_else: bool,
 }
 
@@ -274,7 +274,7 @@ fn map<const N: usize>(entries: [(&str, Yaml); N]) -> Yaml {
     Yaml::Hash(entries.collect::<Hash>())
 }
 
-/// The rules are also a file in the repository, for operators who do not run `assets`.
+/// The alert rules are also in the repository, for operators who do not run `assets`.
 #[test]
 fn grafana_alerts_match_the_rules() {
     let (path, expected) = (
@@ -366,7 +366,7 @@ fn every_alert_is_converted_for_grafana() {
     }
 }
 
-/// If an id changed, Grafana would create another rule, and its alerts would fire again.
+/// If the id of a rule changed, Grafana would create another rule, and its alerts would fire again.
 #[test]
 fn ids_and_titles_are_unique_and_constant() {
     let rules = rules_of(GRAFANA_ALERTS.content, "uid");

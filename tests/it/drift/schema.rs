@@ -1,4 +1,4 @@
-//! Generates the JSON schema of the configuration file from the table of keys.
+//! Generates the configuration file's JSON schema from the table of keys.
 
 use elements_exporter::config::{KEYS, Key, KeyDefault, OVERRIDE_KEYS, ValueFormat};
 use regex::Regex;
@@ -9,10 +9,10 @@ use super::{read, repository, update_expected};
 /// Dialect of the schema.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// A date with or without a time.
+/// Pattern of a date with or without a time.
 const DATE: &str = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].+)?\s*$";
 
-/// A duration in the format of [`humantime`], without limits: one or more numbers with units.
+/// Pattern of a duration in [`humantime`]'s format: one or more numbers with units. It does not check limits.
 const DURATION: &str = r"\s*([0-9][0-9\s]*(\.[0-9\s]+)?(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y)\s*)+";
 
 /// Returns the schema of the configuration file, indented.
@@ -26,7 +26,7 @@ fn schema_text() -> String {
     format!("{:#}\n", Value::Object(root))
 }
 
-/// Returns the schema of a section without keys. A section whose keys are all commented out is null.
+/// Returns the schema of a section without keys. In YAML, a section whose keys are all commented out is null.
 fn empty_section() -> Map<String, Value> {
     let mut section = Map::new();
     section.insert("type".to_owned(), json!(["object", "null"]));
@@ -72,7 +72,7 @@ fn key_schema(key: &Key) -> Value {
     Value::Object(schema)
 }
 
-/// Returns the schema of a format. YAML parses digits as a number, and the exporter accepts numbers as text.
+/// Returns the schema of a format. The exporter accepts numbers as text, because YAML parses digits as a number.
 fn format_schema(format: ValueFormat) -> Value {
     match format {
         ValueFormat::Text(_) => json!({"type": ["string", "number"], "minLength": 1}),
@@ -108,7 +108,7 @@ fn format_schema(format: ValueFormat) -> Value {
     }
 }
 
-/// Returns a default from the table as the value that YAML would parse.
+/// Converts a default from the table to the value that YAML would parse.
 fn default_value(format: ValueFormat, text: &str) -> Value {
     match format {
         ValueFormat::Boolean | ValueFormat::Number(_) | ValueFormat::Integer(..) => {
@@ -122,7 +122,7 @@ fn default_value(format: ValueFormat, text: &str) -> Value {
     }
 }
 
-/// The schema is also a file in the repository and the package, for editors.
+/// The schema is also in the repository and in the package, for editors.
 #[test]
 fn configuration_schema_matches_the_keys() {
     let (path, expected) = ("deploy/config/elements.schema.json", schema_text());

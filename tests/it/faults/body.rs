@@ -1,4 +1,4 @@
-//! Invalid bodies.
+//! Invalid response bodies.
 
 use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::{Value, json};
@@ -343,7 +343,7 @@ async fn invalid_row_fails_the_poll_and_keeps_other_rows() {
     };
     let modules = count_modules(&before);
     assert!(modules > 1);
-    // One row loses the field that identifies its module, and a value of another row changes.
+    // The field that identifies one row's module becomes invalid, and a value in another row changes.
     partner.handle.with_world(|world| {
         let backups = world.customers[0].modules.iter_mut();
         let backups = backups.filter(|module| ![0, 10].contains(&module.job_type));

@@ -10,7 +10,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Returns the tests in a source file, as the page names them.
+/// Returns the names of the tests in a source file, in the page's format.
 fn tests(module: &str) -> BTreeSet<String> {
     let source = read(&format!("tests/it/faults/{module}.rs"));
     let names = test_names(&source).into_iter();
@@ -46,7 +46,7 @@ fn page_lists_exactly_the_existing_tests() {
         .map(ToOwned::to_owned)
         .collect();
     assert_eq!(documented, existing);
-    // Unit tests are given as a file followed by a name.
+    // The page refers to unit tests by file and name.
     let mut pieces = page.split('`').peekable();
     while let Some(piece) = pieces.next() {
         if piece.starts_with("src/") && Path::new(piece).extension().is_some_and(|extension| extension == "rs") {

@@ -107,7 +107,7 @@ async fn hostile_names_are_safe_in_openmetrics_and_on_the_page() {
     parser::assert_openmetrics(&text);
     let (status, page) = exporter.get("/").await;
     assert_eq!(status, 200);
-    // The page contains only its own script.
+    // The page contains no script but its own.
     assert_eq!(page.matches("<script").count(), 1, "{page}");
     assert!(!page.contains("<img"), "{page}");
 }

@@ -1,6 +1,6 @@
-//! Tokens that cannot be fetched, expire or are rejected.
+//! Tokens that cannot be fetched, have expired, or are rejected.
 //!
-//! This file is long, because the cases share the token endpoints built here.
+//! This file is long, because its tests share the token endpoints.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,7 +34,7 @@ fn unix_now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
-/// The expected failure of the customer list without a token.
+/// Expected failure of the customer list without a token.
 const NO_TOKEN: ExpectedFailure<'_> = ExpectedFailure {
     collector: "customers",
     id: "",
@@ -73,7 +73,7 @@ async fn rejected_client_retries_when_the_secret_file_changes() {
         requested,
         "no request during the pause"
     );
-    // The pause takes at least a minute, so an earlier request is caused by the changed file.
+    // The pause lasts at least a minute, so an earlier request shows that the changed file was detected.
     fs::write(&file, "another-secret\n").unwrap();
     let recovered = exporter.wait_until_settled().await;
     assert_eq!(number(&recovered, "elements_up"), 1.0);
@@ -102,7 +102,7 @@ async fn throttled_request_is_sent_with_a_new_token() {
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.wait_until_settled().await;
     partner.handle.clear_requests();
-    // The token of a request expires during this pause.
+    // The request's token expires during this pause.
     let pause = FaultKind::Throttle {
         retry_after: Some("10".to_owned()),
         code: 429,
@@ -189,7 +189,7 @@ async fn missing_permission_is_logged_with_its_name() {
     assert!(reported[0].contains("collector=jobs"), "{}", reported[0]);
 }
 
-/// Scopes with the lengths that the real API uses; too many for one request.
+/// Scopes as long as those of the real API, and too many for one request.
 const MANY_SCOPES: [&str; 14] = [
     "elements.customers.read.all",
     "elements.licenses.read.all",
@@ -259,7 +259,7 @@ async fn waiting_polls_share_one_token_request() {
     let request_tokens = || join_all((0..100).map(|_| tokens.token(SCOPE)));
     let results: Vec<_> = request_tokens().await.into_iter().map(Result::unwrap).collect();
     assert_eq!(partner.handle.token_requests(), 1);
-    // All polls report that the API rejects their token.
+    // Every poll reports that the API rejected its token.
     for token in &results {
         tokens.reject(token);
     }
@@ -349,7 +349,7 @@ async fn token_endpoint_without_a_delay_is_paused() {
         };
         partner.handle.set_faults(vec![Fault::new(TOKEN, throttle)]);
         let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
-        // The pauses become longer, and polls during a pause fail without a request.
+        // Pauses become longer, and polls during a pause fail without a request.
         exporter
             .wait_until(&format!("{wait}: polls without a token request"), |text| {
                 let requested = partner.handle.requests().len();
@@ -440,7 +440,7 @@ async fn invalid_token_lifetime_causes_no_renewal_loop() {
     .await;
 }
 
-/// Starts a partner with the client's certificate in its registration.
+/// Starts a partner with which the client's certificate is registered.
 async fn with_certificate(settings: Settings) -> (Partner, Vec<(&'static str, String)>) {
     let partner = start(Settings {
         certificate_pem: Some(fs::read_to_string(fixture("simulator/client.pem")).unwrap()),
@@ -461,7 +461,7 @@ fn config_with(base: &str, extra_env: &[(&'static str, String)]) -> elements_exp
     config::load(None, variables).unwrap()
 }
 
-/// Returns the claims of the assertion in a token request.
+/// Returns the claims in a token request's assertion.
 fn claims(form: &str) -> Value {
     let assertion = field(form, "client_assertion");
     let claims = assertion.split('.').nth(1).unwrap();
@@ -475,7 +475,7 @@ async fn attempts_have_separate_assertions() {
         ..frozen_partner(1)
     })
     .await;
-    // Scopes of a rejected request are requested again, one by one.
+    // After a request is rejected, its scopes are requested one by one.
     partner
         .handle
         .set_scopes(vec!["elements.customers.read.all".to_owned()]);
@@ -500,7 +500,7 @@ async fn attempts_have_separate_assertions() {
 
 #[tokio::test]
 async fn clocks_may_differ_by_minutes() {
-    // The simulated endpoint tolerates one minute of clock skew; the times in the assertion cover the rest.
+    // The simulated endpoint tolerates one minute of clock skew. The assertion's validity allows for the rest.
     for ahead in [-110, 0, 240] {
         let (partner, certificate) = with_certificate(Settings {
             clock: Clock::Manual(unix_now() + ahead),

@@ -14,7 +14,7 @@ const DAY: &str = "2026-03-01";
 /// Labels of the module under test.
 const EXCHANGE: &str = r#"{customer_id="c-1",service="Microsoft 365",module="Exchange Online"}"#;
 
-/// Returns a finished job of Exchange Online with the given fields replaced.
+/// Returns a finished run of Exchange Online with the given fields replaced.
 pub(super) fn job(id: &str, fields: Value) -> Value {
     let mut job = json!({
         "jobType": "Microsoft 365", "jobModule": "Exchange Online", "status": "Finished", "jobId": id, "name": "N/A",
@@ -29,7 +29,7 @@ pub(super) fn job(id: &str, fields: Value) -> Value {
     job
 }
 
-/// Returns the fields of a run at a later hour, so that it is newer.
+/// Adds the times of a run at this hour to its fields.
 fn at(hour: u32, mut fields: Value) -> Value {
     let end = format!("{DAY}T{:02}:30:00Z", hour);
     let times = json!({"startTime": format!("{DAY}T{hour:02}:00:00Z"), "endTime": end, "lastModifyTime": end});
@@ -64,7 +64,7 @@ pub(super) fn set_jobs(canned: &CannedServer, jobs: &[Value]) {
     canned.set("GET /partner/customers/c-1/jobs", 200, &list(jobs));
 }
 
-/// Returns the exposition after one poll of a list of jobs.
+/// Returns the exposition after one poll of this job list.
 pub(super) async fn exposition_of(jobs: &[Value]) -> String {
     let canned = start_api(jobs).await;
     let extra_env = [
@@ -79,7 +79,7 @@ pub(super) async fn exposition_of(jobs: &[Value]) -> String {
     text
 }
 
-/// Starts an exporter and an API that returns these jobs.
+/// Starts an API that returns this job list, and an exporter.
 async fn start_exporter(jobs: &[Value]) -> (CannedServer, Exporter) {
     let canned = start_api(jobs).await;
     let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
@@ -155,7 +155,7 @@ async fn run_in_progress_does_not_hide_the_previous_failure() {
     assert_eq!(number(&text, &exchange("end_timestamp_seconds")), end);
     let failed_objects = EXCHANGE.replace('}', r#",result="failed"}"#);
     assert_eq!(number(&text, &format!("elements_job_objects{failed_objects}")), 7.0);
-    // If only the newest run is listed, the exporter keeps the previous run.
+    // Even if only the newest run is listed, the exporter remembers the previous run.
     let (canned, exporter) = start_exporter(&[failed]).await;
     set_jobs(&canned, &[running]);
     let text = exporter
@@ -283,7 +283,7 @@ async fn scan_profile_is_removed_only_if_the_list_lacks_it() {
             0.0,
             "{generation}"
         );
-        // A profile that the list lacks is removed immediately.
+        // A profile that is missing from the list is removed immediately.
         set_profiles(&[0, 1]);
         let without = exporter
             .wait_until("the last profile is removed", |text| lines_of(text, 2).is_empty())
@@ -334,7 +334,7 @@ async fn renamed_customer_keeps_its_data() {
 #[tokio::test]
 async fn number_is_exact_or_absent_and_counted() {
     let raw = |field: &str, literal: &str| {
-        // serde_json would format the number differently.
+        // The number is inserted as text, because serde_json would format it differently.
         let row = job("A", json!({ field: "@@" })).to_string();
         format!(r#"{{"value":[{}]}}"#, row.replace("\"@@\"", literal))
     };

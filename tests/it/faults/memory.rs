@@ -1,6 +1,6 @@
-//! Endless or oversized responses: the exporter rejects them, reports the reason, and stays within its memory limits.
+//! Endless and oversized responses. The exporter rejects them, reports the reason, and stays within its memory limits.
 //!
-//! The limits apply to the peak resident memory of an unoptimized build, as measured by the kernel.
+//! The limits are for the peak resident memory of an unoptimized build, as measured by the kernel.
 
 #![expect(clippy::print_stdout, reason = "the figures show the distance to each limit")]
 
@@ -24,10 +24,10 @@ use crate::harness::program::Program;
 use crate::harness::scripted::{ScriptedServer, json as response, token};
 use crate::harness::{about_customers, value};
 
-/// Memory of the idle program, including scrapes and freed memory that the allocator keeps.
+/// Memory of the idle program, including scrapes and freed memory that the allocator retains.
 const IDLE_MIB: u64 = 96;
 
-/// Memory for one body: 64 MiB, and another 64 MiB while its buffer grows.
+/// Memory for one body: 64 MiB, and another 64 MiB while the buffer grows.
 const BODY_MIB: u64 = 128;
 
 fn assert_peak(program: &Program, limit_mib: u64, case: &str) {
@@ -36,10 +36,10 @@ fn assert_peak(program: &Program, limit_mib: u64, case: &str) {
     println!("{case}: {peak} MiB of {limit_mib}");
 }
 
-/// Returns the response for a page number. API v1 numbers pages from 0.
+/// Returns the response for a page number, which starts at 0 in API v1.
 type List = Box<dyn Fn(usize) -> Response<String> + Send + Sync>;
 
-/// Starts an API with one customer. Once `on` is true, it returns `list` as the customer list.
+/// Starts an API with one customer. Once `on` is true, it uses `list` for the customer list.
 async fn switchable(list: List, on: &Arc<AtomicBool>) -> ScriptedServer {
     let on = Arc::clone(on);
     ScriptedServer::start(move |request| {
@@ -65,10 +65,10 @@ async fn switchable(list: List, on: &Arc<AtomicBool>) -> ScriptedServer {
 
 const V1: (&str, &str) = ("ELEMENTS_API__VERSION", "v1");
 
-/// Waits until the customer list fails for `reason`, and checks that the exposition about customers has not changed.
+/// Waits until the customer list fails for `reason`. Checks that the exposition about customers has not changed.
 async fn wait_for_rejection(program: &Program, before: &str, reason: &str) -> String {
     let (counter, success) = (errors("customers", reason), success("customers", ""));
-    // The error is counted before the store records the failure, and a scrape may come in between.
+    // The error is counted before the store records the failure, and a scrape may occur in between.
     let has_failed = |text: &str| value(text, &counter) >= Some(1.0) && value(text, &success) == Some(0.0);
     let after = program.wait_until(&counter, has_failed).await;
     assert_eq!(about_customers(&after), about_customers(before), "{reason}");
@@ -91,8 +91,8 @@ async fn gzip_bomb_stays_within_the_memory_of_two_bodies() {
     assert_peak(&program, IDLE_MIB + BODY_MIB, "gzip bomb");
 }
 
-/// Starts an API that returns tokens. All other requests get an endless body of white space, sent in pieces with
-/// pauses.
+/// Starts an API that returns tokens. All other requests get an endless body of whitespace, sent in pieces of `bytes`
+/// with pauses.
 async fn endless(bytes: usize, pause: Duration) -> String {
     let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .await
@@ -161,7 +161,7 @@ async fn list_of_a_million_pages_stays_within_its_memory_limit() {
             "too_large",
             Box::new(move |page| {
                 let mut rows = vec![0; 50_000];
-                // A page without new rows would be detected earlier.
+                // A page without new rows would be rejected earlier.
                 rows[0] = page + 1;
                 response(200, json!({"value": rows, "@odata.nextLink": next(page)}).to_string())
             }),
@@ -216,7 +216,7 @@ async fn body_of_millions_of_rows_stays_within_its_memory_limit() {
         let before = wait_until_settled(&program).await;
         large.store(true, Ordering::SeqCst);
         if reason.is_empty() {
-            // The customer is exported, but its tenants cannot be parsed.
+            // The customer is exported, although its tenants cannot be parsed.
             let errors = "elements_exporter_decode_errors_total{endpoint=\"customers\",field=\"tenants\"}";
             let text = program.wait_until(case, |text| value(text, errors) >= Some(1.0)).await;
             assert!(!text.contains("elements_customer_tenants"), "{case}");
@@ -230,7 +230,7 @@ async fn body_of_millions_of_rows_stays_within_its_memory_limit() {
 #[tokio::test]
 async fn list_of_fifty_thousand_customers_is_monitored() {
     const CUSTOMERS: usize = 50_000;
-    /// Three kilobytes per customer: its row, its data, and the timers of its polls.
+    /// Three kilobytes per customer, for its row, its data and its poll timers.
     const LIMIT_MIB: u64 = IDLE_MIB + 150;
     let has_all_customers = Arc::new(AtomicBool::new(false));
     let rows: Vec<_> = (0..CUSTOMERS)
@@ -257,9 +257,8 @@ async fn list_of_fifty_thousand_customers_is_monitored() {
     let program = Program::start_collectors(&server.base, &["jobs"], &extra_env).await;
     wait_until_settled(&program).await;
     has_all_customers.store(true, Ordering::SeqCst);
-    // The first customer is missing, so a second list must confirm the first. Scrape only the customer list: polls of
-    // the new customers are already due and would take a quarter of an hour, and complete scrapes would take even
-    // longer.
+    // The first customer is missing, so a second list must confirm the removal. Only the customer list is scraped: the
+    // polls of the new customers would take a quarter of an hour, and complete scrapes would take even longer.
     let reported = "elements_customer_info{";
     let text = program
         .wait_until_at("/metrics?collector=customers", "all customers are exported", |text| {
@@ -337,7 +336,7 @@ async fn name_of_a_megabyte_is_truncated_everywhere() {
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("state");
     let mut extra_env = vec![("ELEMENTS_STATE__FILE".to_owned(), path.to_str().unwrap().to_owned())];
-    // Request each endpoint once; repeated requests would not prove more.
+    // Each endpoint is polled only once, because repeated polls would prove nothing more.
     for collector in super::COLLECTORS.iter().chain(&["customers"]) {
         let key = format!("ELEMENTS_COLLECTORS__{}__INTERVAL", collector.to_uppercase());
         extra_env.push((key, "10m".to_owned()));

@@ -15,12 +15,12 @@ use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::scripted::{ScriptedServer, json as response, token};
 use crate::harness::{eventually, value};
 
-/// Checks that polls fail for `reason` while the customer list has the fault, in one API version.
+/// Checks that polls fail for `reason` while the customer list has the fault, for one API version.
 async fn assert_list_fails(partner: &Partner, generation: &str, kind: FaultKind, reason: &str, case: &str) -> String {
     let path = if generation == "v1" { CUSTOMERS_V1 } else { CUSTOMERS_V3 };
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", generation)]).await;
     let text = assert_poll_fails(&exporter, ExpectedFailure::list(reason), case, async || {
-        // The new name would be visible if any part of the list were applied.
+        // If any part of the list were applied, the new name would be exposed.
         partner
             .handle
             .with_world(|world| world.customers[0].organization = "Renamed".to_owned());
@@ -193,14 +193,14 @@ async fn wrong_total_is_requested_again() {
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
 }
 
-/// Returns a range of rows of the API v3 customer list.
+/// Returns a range of rows for the API v3 customer list.
 fn rows(range: std::ops::Range<usize>) -> serde_json::Value {
     range
         .map(|n| json!({"id": format!("c-{n}"), "organization": "One"}))
         .collect()
 }
 
-/// Starts an API with the given pages of the v3 customer list.
+/// Starts an API with these pages of the v3 customer list.
 async fn pages(pages: Vec<serde_json::Value>) -> ScriptedServer {
     ScriptedServer::start(move |request| {
         let Some((_, index)) = request.line.split_once("pageIndex=") else {
@@ -351,7 +351,7 @@ async fn shrunken_list_is_not_applied_at_first() {
                 body: json!({"value": remaining}).to_string(),
             };
             let unavailable = FaultKind::Status { code: 503, body: None };
-            // All requests after this list fail, so no second list confirms it.
+            // All requests after this list fail, so that no second list confirms it.
             partner.handle.set_faults(vec![
                 Fault::new(CUSTOMERS_V1, shrunken).times(1),
                 Fault::new(CUSTOMERS_V1, unavailable),
@@ -384,7 +384,7 @@ async fn shrunken_list_is_applied_if_confirmed() {
         let states = ["fresh", "stale", "failed", "forbidden", "unlicensed", "pending"];
         states.map(|name| number(text, &state("jobs", name))).iter().sum()
     };
-    // A scrape during the change may contain inconsistent counts.
+    // A scrape during the change may be inconsistent.
     let text = exporter
         .wait_until("thirty customers are removed from series and counts", |text| {
             text.matches("elements_customer_info{").count() == 10 && customers(text) <= 10.0

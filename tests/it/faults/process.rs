@@ -1,6 +1,6 @@
 //! The process: panics, signals, and its files.
 //!
-//! This file is long, because the cases share the poll loop and the state files built here.
+//! This file is long, because its tests share the poll loop and the state files.
 
 use std::collections::HashSet;
 use std::fs;
@@ -34,17 +34,17 @@ use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{TIMEOUT, about_customers, eventually, value};
 
-/// A poll loop whose polls of one customer call a function of the test.
+/// A poll loop that calls a function of the test when it polls a certain customer.
 struct PollLoop {
     store: Arc<Store>,
     health: Arc<Health>,
     _stop: tokio_util::sync::DropGuard,
 }
 
-/// Number of rows by which [`Tripwire`] recognizes the poll. No simulated customer has as many rows.
+/// Number of rows by which [`Tripwire`] recognizes a poll. No simulated customer has exactly this many rows.
 const TRIPPING_ROWS: usize = 77;
 
-/// An observer that calls `trip` inside the poll whose list has [`TRIPPING_ROWS`] rows.
+/// An observer that calls `trip` within each poll whose list has [`TRIPPING_ROWS`] rows.
 struct Tripwire {
     health: Arc<Health>,
     trip: Box<dyn Fn() + Send + Sync>,
@@ -88,7 +88,7 @@ impl Observer for Tripwire {
     }
 }
 
-/// Polls jobs, and calls `trip` inside each poll of the customer with the id `tripping`.
+/// Polls jobs, and calls `trip` within each poll of the customer with the id `tripping`.
 fn start_poll_loop(partner: &Partner, tripping: &str, trip: impl Fn() + Send + Sync + 'static) -> PollLoop {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let rows: Vec<_> = (0..TRIPPING_ROWS)
@@ -230,11 +230,11 @@ async fn stop_during_requests_saves_the_state() {
             .then_some(())
     })
     .await;
-    // The requests hang longer than this test waits.
+    // The hanging requests do not delay the shutdown.
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
-    // After a restart with the API down, the exporter serves the last known values. It ignores the incomplete file of
-    // an interrupted save.
+    // After a restart while the API is down, the exporter serves the last known values. It ignores the incomplete file
+    // of an interrupted save.
     fs::write(directory.path().join("state.new"), b"{\"state\":{\"for").unwrap();
     let restarted = Exporter::load(with_state(&unreachable_api(), &file)).await;
     assert_eq!(restarted.get("/-/ready").await.0, 200);
@@ -256,7 +256,7 @@ async fn kill_at_any_time_leaves_a_complete_state() {
     for _ in 0..3 {
         let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
         program.wait_until("every poll succeeded", is_settled).await;
-        // The stop causes a save, and the kill interrupts it.
+        // SIGTERM causes a save, and SIGKILL interrupts it.
         program.signal("TERM");
         program.signal("KILL");
         program.wait().await;
@@ -313,8 +313,8 @@ async fn unusable_state_is_renamed_and_reported() {
 #[tokio::test]
 async fn failed_saves_are_counted_and_logged_once() {
     let directory = tempfile::tempdir().unwrap();
-    // Not even root can open or remove a directory in place of the temporary file, so the save fails as on a full or
-    // read-only disk.
+    // Not even root can replace a directory with the temporary file, so saves fail as they would on a full or read-only
+    // disk.
     let file = directory.path().join("state");
     fs::create_dir(directory.path().join("state.new")).unwrap();
     let partner = start(frozen_partner(2)).await;
@@ -517,7 +517,7 @@ async fn secrets_and_addresses_do_not_appear_in_output() {
         let failed = |text: &str| super::sum(text, "elements_exporter_token_failures_total") > before;
         outputs.push(program.wait_until("a token request failed", failed).await);
         if outputs.len() == 8 {
-            // The pause after a rejected client takes a minute. Do not wait for it.
+            // The pause after a rejected client takes a minute, so the test does not wait for the next request.
             break;
         }
     }
@@ -557,7 +557,7 @@ async fn secrets_and_addresses_do_not_appear_in_output() {
 
 #[tokio::test]
 async fn too_few_descriptors_at_startup_are_an_error() {
-    // The standard streams need three descriptors, and the dynamic loader needs one.
+    // Three descriptors are for the standard streams, and the dynamic loader needs one.
     for descriptors in 4..=16 {
         let limit = format!("-n {descriptors}");
         let program = Program::limited(&limit, every_second(&unreachable_api(), &["jobs"], &[]), &ARGUMENTS);

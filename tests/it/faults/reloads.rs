@@ -1,5 +1,5 @@
-//! Polls during a reload. Results are rendered with the new configuration. If the new configuration changes the
-//! requests, the poll is repeated.
+//! Polls during a reload. Their results are rendered with the new configuration. Polls whose requests change are
+//! repeated.
 
 use elements_exporter::simulator::{Fault, FaultKind, Handle};
 
@@ -14,7 +14,8 @@ const HOURLY: [(&str, &str); 3] = [
     ("ELEMENTS_COLLECTORS__LICENSES__INTERVAL", "1h"),
 ];
 
-/// Delay that is long enough for the other steps on a busy machine. If it is too short, the test fails immediately.
+/// Delay of a response, long enough for the other steps on a busy machine. If it is too short, a test fails
+/// immediately.
 const DELAY: FaultKind = FaultKind::Delay { ms: 4_000 };
 
 fn request_count(handle: &Handle, path: &str) -> usize {
@@ -109,7 +110,7 @@ async fn reloads_without_changes_send_no_requests() {
     for _ in 0..20 {
         assert_eq!(exporter.reload(|_| {}).await.0, 200);
     }
-    // This reload changes the requests of `jobs`. If an earlier reload had caused requests, they would come first.
+    // This reload changes the requests of `jobs`. Requests caused by an earlier reload would have been sent first.
     let (status, _) = exporter
         .reload(|variables| set(variables, "ELEMENTS_COLLECTORS__JOBS__JOB_TYPES", "7"))
         .await;
@@ -171,7 +172,7 @@ async fn missing_permission_is_kept_across_reloads() {
     assert_eq!(value(&exporter.metrics().await, permitted), Some(0.0));
 }
 
-/// Settings of collectors with sizes: their polls are hours apart.
+/// Settings with long intervals for all collectors that expose sizes.
 const SIZED: [(&str, &str); 4] = [
     HOURLY[0],
     HOURLY[1],
@@ -181,7 +182,7 @@ const SIZED: [(&str, &str); 4] = [
 const SIZED_COLLECTORS: [&str; 3] = ["jobs", "licenses", "protected"];
 const DECIMAL: (&str, &str) = ("ELEMENTS_API__GIGABYTE", "decimal");
 
-/// Returns the lines of all metrics about sizes.
+/// Returns the samples of all metrics about sizes.
 fn sizes(text: &str) -> String {
     let is_size = |line: &&str| line.starts_with("elements_") && line.contains("_bytes{");
     text.lines().filter(is_size).map(|line| format!("{line}\n")).collect()

@@ -1,4 +1,4 @@
-//! Scrapes in every state of the exporter, by various clients.
+//! Scrapes of the exporter in every state, by various clients.
 
 use std::io::{ErrorKind, Read as _};
 
@@ -17,7 +17,7 @@ use crate::harness::{eventually, value, with_timeout};
 
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
 
-/// Scrapes in both formats, each with its encoding, and validates the text with independent parsers.
+/// Scrapes both formats, each with a different encoding, and validates the text with independent parsers.
 async fn assert_valid_scrapes(exporter: &Exporter, encodings: [&str; 2]) {
     let formats = [
         (
@@ -64,7 +64,7 @@ async fn scrape_is_complete_in_any_state() {
         })
         .await;
     assert_valid_scrapes(&offline, ["gzip", "identity"]).await;
-    // With all data, after the API became unreachable.
+    // With all data, also after the API has become unreachable.
     let partner = start(frozen_partner(3)).await;
     let stale_after: Vec<String> = COLLECTORS
         .iter()
@@ -155,7 +155,7 @@ async fn scrape_during_a_poll_is_consistent() {
     assert_eq!(scrapes, [2, 2]);
 }
 
-/// Opens a raw connection and sends the given head.
+/// Opens a raw connection and sends this text.
 async fn connection(exporter: &Exporter, head: &str) -> TcpStream {
     let mut stream = TcpStream::connect(exporter.base.trim_start_matches("http://"))
         .await
@@ -198,10 +198,10 @@ async fn slow_scrapers_cause_no_api_requests_or_delays() {
     let expected = samples(&before);
     let texts = join_all((0..200).map(|_| exporter.metrics())).await;
     for text in &texts {
-        // New request counters may appear in the meantime, but no sample disappears.
+        // New series of request counters may appear in the meantime, but no sample may disappear.
         assert!(samples(text) >= expected, "incomplete response");
     }
-    // A response that completes while all these connections are open did not wait for them.
+    // If a response completes while all these connections are open, it did not wait for them.
     let is_open = |stream: &TcpStream| {
         let read = stream.try_read(&mut [0]);
         read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
@@ -229,7 +229,7 @@ async fn slow_scrapers_cause_no_api_requests_or_delays() {
     exporter.stop().await;
 }
 
-/// Opens connections of clients that never complete their headers.
+/// Opens connections whose clients never complete their headers.
 async fn slow_header_clients(exporter: &Exporter) -> Vec<TcpStream> {
     let mut slow_header_clients = Vec::new();
     for _ in 0..20 {
@@ -243,7 +243,7 @@ async fn client_that_does_not_read_is_disconnected() {
     let partner = start(frozen_partner(40)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.wait_until_settled().await;
-    // More responses than the buffers of the connection can hold.
+    // Requests more responses than the connection's buffers can hold.
     let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
     let client = connection(&exporter, &scrape.repeat(100)).await;
     eventually("the client is disconnected", || {
@@ -302,7 +302,7 @@ async fn malformed_requests_get_a_response_and_are_harmless() {
     assert!(is_settled(&exporter.metrics().await));
 }
 
-/// Returns the body of a response if its length matches the headers.
+/// Returns the body of a response if it is complete according to its headers.
 fn complete_body(response: &[u8]) -> Option<&[u8]> {
     let end = response.windows(4).position(|window| window == b"\r\n\r\n")?;
     let (head, body) = (std::str::from_utf8(&response[..end]).ok()?, &response[end + 4..]);
@@ -315,7 +315,7 @@ fn complete_body(response: &[u8]) -> Option<&[u8]> {
     let is_complete = match header("content-length") {
         Some(length) => length.parse() == Ok(body.len()),
         None if header("transfer-encoding") == Some("chunked") => body.ends_with(b"0\r\n\r\n"),
-        // As in HTTP/1.0, the end of the connection is the end of the body. The text shows whether it is truncated.
+        // In HTTP/1.0, the body ends with the connection. Its last byte shows whether it is truncated.
         None => head.starts_with("HTTP/1.0") && body.ends_with(b"\n"),
     };
     (head.split(' ').nth(1) == Some("200") && is_complete).then_some(body)
@@ -344,7 +344,7 @@ async fn half_closed_client_gets_a_complete_response() {
             }
         }
     }
-    // A connection with an incomplete or empty request is closed.
+    // A connection without a complete request is closed.
     for head in ["", "GET /metrics HTTP/1.1\r\nhost"] {
         let mut stream = connection(&exporter, head).await;
         stream.shutdown().await.unwrap();
@@ -404,7 +404,7 @@ async fn disconnected_clients_leave_no_descriptors_open() {
             stream.write_all(request.as_bytes()).await.unwrap();
         }
     }
-    // The program may temporarily open other descriptors.
+    // The program may temporarily have other open descriptors.
     eventually("connections are closed", || async {
         (open_descriptors(&program) < before + 20).then_some(())
     })
@@ -429,7 +429,7 @@ async fn exhausted_descriptors_are_logged_once_until_available() {
         (logged("cannot accept connections") > 0).then_some(())
     })
     .await;
-    // Accepting fails repeatedly until the idle connections are closed.
+    // Accepting connections fails until idle connections are closed.
     eventually("the recovery is logged", || async {
         (logged("accepting connections again") > 0).then_some(())
     })

@@ -1,4 +1,4 @@
-//! Signals at any time, and notifications of the service manager.
+//! Signals at any time, and notifications to the service manager.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -16,7 +16,7 @@ use crate::harness::{TIMEOUT, eventually};
 
 const LISTEN: &str = "--web.listen-address=127.0.0.1:0";
 
-/// A configuration file whose reader blocks until the test writes it.
+/// A configuration file that blocks its reader until the test writes to it.
 struct BlockingConfig {
     _directory: TempDir,
     fifo: PathBuf,
@@ -39,7 +39,7 @@ impl BlockingConfig {
 
     /// Waits until the file is opened for reading.
     async fn wait_until_opened(&self) -> fs::File {
-        // Opening for writing fails until the file is opened for reading.
+        // Opening the file for writing fails until the program opens it for reading.
         let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         eventually("the configuration is opened", || async {
             let mut options = OpenOptions::new();

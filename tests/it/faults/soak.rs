@@ -1,7 +1,7 @@
-//! Soak test: after random faults and customer changes, everything recovers without leaks.
+//! Soak test: after random faults and customer changes, the exporter recovers completely and without leaks.
 //!
-//! Two exporters monitor one simulated partner. The program uses API v1, so that its memory can be measured. The
-//! exporter in this process uses API v3 on a separate runtime, so that its tasks can be counted.
+//! Two exporters monitor one simulated partner. One is a separate program, whose memory can be measured, and uses API
+//! v1. The other is in this process, on a separate runtime whose tasks can be counted, and uses API v3.
 
 #![expect(clippy::print_stdout, reason = "the figures are the purpose of a soak test")]
 
@@ -18,25 +18,26 @@ use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{OBJECTS, TIMEOUT, about_customers, config, eventually, poll_once, value};
 
-/// Number of changes per second.
+/// Number of ticks per second. Faults and customers may change at every tick.
 const TICKS_PER_SECOND: u64 = 4;
 const TICK: Duration = Duration::from_millis(1000 / TICKS_PER_SECOND);
 
-/// Step of the partner's clock per tick. A daily backup of the simulated world thus runs every half minute.
+/// Time by which the partner's clock advances per tick. Daily backups in the simulated world, whose schedules are also
+/// compressed, therefore run every six seconds.
 const WORLD_TICK: Duration = Duration::from_secs(60);
 
 /// Number of customers at startup.
 const CUSTOMERS: usize = 12;
 
-/// Maximum growth of the program's memory after every kind of fault has occurred. For each thread, the allocator keeps
-/// pages of bodies of up to 64 MiB, and returns them later. At two hundred polls per second, a leak would exceed this
-/// within ten minutes.
+/// Maximum growth of the program's memory after every kind of fault has occurred. It allows for memory of bodies of up
+/// to 64 MiB that the allocator retains for each thread and releases later. At two hundred polls per second, a leak
+/// would exceed it within ten minutes.
 const GROWTH_MIB: u64 = 48;
 
-/// Maximum number of tasks of idle connections to the partner and from scrapers.
+/// Maximum number of tasks for idle connections to the partner and from scrapers.
 const CONNECTION_TASKS: usize = 24;
 
-/// Time for which values are served after the last successful poll: shorter than the outages of a soak test, and longer
+/// Time for which values are served after the last successful poll: shorter than the outages in a soak test, but longer
 /// than a cycle on a busy machine.
 const STALE_AFTER: f64 = 60.0;
 
@@ -62,7 +63,7 @@ async fn soak(ticks: u64, seed: u64) {
         speed: 60.0,
         history: History::Runs(20),
         v1_page_size: Some(5),
-        // The partner's clock is ahead, and decides when tokens expire.
+        // Tokens expire by the partner's clock, which runs fast.
         token_lifetime: Duration::from_secs(10 * 365 * 24 * 3600),
         ..frozen_partner(CUSTOMERS)
     })
@@ -168,7 +169,7 @@ async fn soak(ticks: u64, seed: u64) {
 fn settings(base: &str, generation: &str) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
     let mut extra_env = vec![
         ("ELEMENTS_API__VERSION".to_owned(), generation.to_owned()),
-        // Short, so that hanging requests time out quickly, but long enough for a busy machine.
+        // The timeout is short, so that hanging requests time out quickly, but long enough for a busy machine.
         ("ELEMENTS_API__TIMEOUT".to_owned(), "5s".to_owned()),
         (OBJECTS.0.to_owned(), OBJECTS.1.to_owned()),
     ];
@@ -188,7 +189,7 @@ fn fresh_config(base: &str, generation: &str) -> elements_exporter::config::Conf
     config(base, &[("ELEMENTS_API__VERSION", generation), OBJECTS])
 }
 
-/// Randomly removes or restores a customer. Returns true if it restored one, false if it removed one.
+/// Randomly removes or restores a customer. Returns true if one was restored, and false if one was removed.
 fn change_customers(partner: &Handle, removed: &mut Vec<Customer>, rng: &mut Rng) -> Option<bool> {
     match rng.u8(..12) {
         0 => partner.with_world(|world| {
@@ -207,8 +208,8 @@ fn change_customers(partner: &Handle, removed: &mut Vec<Customer>, rng: &mut Rng
     }
 }
 
-/// Returns a random fault. No fault returns well-formed wrong data: the exporter could not detect it, and would rightly
-/// add it to the run history.
+/// Returns a random fault. None returns well-formed but wrong data, because the exporter cannot detect such data, and
+/// would rightly add it to the run history.
 fn fault(rng: &mut Rng) -> Fault {
     let paths = [
         "*",
@@ -224,7 +225,7 @@ fn fault(rng: &mut Rng) -> Fault {
     ];
     let path = paths[rng.usize(..paths.len())];
     let mut kind = fault_kind(rng);
-    // The pause after a rejected client takes up to a quarter of an hour, too long for a soak test.
+    // The pause after a rejected client can take a quarter of an hour, which is too long for a soak test.
     if matches!(kind, FaultKind::Status { code: 400..=499, .. }) && ["*", TOKEN].contains(&path) {
         kind = FaultKind::Status { code: 503, body: None };
     }
@@ -268,7 +269,7 @@ fn fault_kind(rng: &mut Rng) -> FaultKind {
             retry_after: [None, Some(text("1")), Some(text("soon")), Some(text("-5"))][rng.usize(..4)].clone(),
             code: 429,
         },
-        // Above the limit, but small enough to decompress quickly.
+        // The body exceeds the limit, but is small enough to decompress quickly.
         11 => FaultKind::GzipBomb { bytes: 80 << 20 },
         12 => FaultKind::Replace {
             pointer: ["/value", "/data", "/value/0", "/data/0", "/value/-", "/data/-"][rng.usize(..6)].to_owned(),
@@ -286,16 +287,16 @@ fn fault_kind(rng: &mut Rng) -> FaultKind {
     }
 }
 
-/// Values that depend on runs before the listed runs. A new exporter does not know those runs, so the values of an
-/// older exporter are at least as high.
+/// Values that depend on runs that are no longer listed. A new exporter does not know these runs, so an older
+/// exporter's values are at least as high.
 const HISTORY: [&str; 3] = [
     "elements_job_last_success_timestamp_seconds{",
     "elements_job_last_backup_timestamp_seconds{",
     "elements_job_consecutive_failures{",
 ];
 
-/// Returns a series about customers that differs from the expected exposition, if any. Counters of completed runs are
-/// excluded, because they count from the startup of the exporter.
+/// Returns a series about customers that differs from the expected exposition, if any. Ignores counters of completed
+/// runs, because they start at zero when the exporter starts.
 fn difference(text: &str, expected: &str) -> Option<String> {
     let series = |text: &str| -> BTreeMap<String, f64> {
         about_customers(text)
@@ -318,7 +319,7 @@ fn difference(text: &str, expected: &str) -> Option<String> {
     mismatch.or_else(|| unexpected().map(|series| format!("{series} is unexpected")))
 }
 
-/// Returns the freshness series of a target that has not been polled successfully since the given time, if any.
+/// Returns the freshness series of a target without a successful poll since the given time, if any.
 fn not_polled_since(text: &str, since: f64) -> Option<String> {
     const LAST: &str = "elements_exporter_collector_last_success_timestamp_seconds";
     let mut lines = text.lines().filter(|line| line.starts_with(LAST)).peekable();
@@ -330,14 +331,14 @@ fn not_polled_since(text: &str, since: f64) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
-/// Checks that values about the present do not expire before `stale_after`: customers may lack a status only if the
-/// list is older.
+/// Checks that values that describe the present do not expire before `stale_after`. Customers may lack a status only if
+/// the customer list is older.
 fn assert_no_early_expiry(text: &str) {
     let last = "elements_exporter_collector_last_success_timestamp_seconds{collector=\"customers\",customer_id=\"\"}";
     let age = now() - value(text, last).unwrap();
     let infos = text.matches("\nelements_customer_info{").count();
     let statuses = text.matches("\nelements_customer_status{").count();
-    // Customers missing from the latest list are kept until a second list confirms their removal. Their values may
+    // A customer that is missing from the latest list remains until a second list confirms its removal. Its values may
     // expire earlier.
     assert!(
         statuses > 0 || infos == 0 || age > STALE_AFTER - 1.0,

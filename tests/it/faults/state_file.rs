@@ -1,4 +1,4 @@
-//! The state file: valid paths, locks, and files of interrupted saves.
+//! The state file: valid paths, locks, and files that interrupted saves leave behind.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -131,7 +131,7 @@ async fn empty_state_file_is_valid() {
     assert!(fs::metadata(&file).unwrap().len() > 0);
 }
 
-/// A file size limit has the same effect as a disk that becomes full during a save.
+/// A file size limit has the same effect as a disk that fills up during a save.
 #[tokio::test]
 async fn failed_save_leaves_no_files_behind() {
     let directory = tempfile::tempdir().unwrap();
@@ -168,12 +168,12 @@ async fn state_file_is_used_by_one_exporter_only() {
         let holder = format!("in use by process {}", first.id());
         assert!(output.stderr.contains(&holder), "{}", output.stderr);
     }
-    // `check` may run beside the exporter.
+    // `check` may run at the same time as the exporter.
     let check = Program::spawn(with_state(&partner.base, &file), &["check"]);
     assert_ne!(check.wait().await.code, Some(78));
     let text = first.wait_until("the first exporter continues", is_settled).await;
     assert_eq!(value(&text, FAILURES).unwrap_or_default(), 0.0);
-    // After a kill during a save, the next startup removes the incomplete file. The lock is released with the process.
+    // If the process is killed during a save, its lock is released, and the next exporter removes the incomplete file.
     first.signal("KILL");
     first.wait().await;
     fs::write(directory.path().join("state.new"), "{\"state\":{\"for").unwrap();
@@ -226,7 +226,7 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
         }
         variables
     };
-    // When the program starts for the second time, the file to lock already exists.
+    // In the second iteration, the lock file already exists.
     for _ in 0..2 {
         let holder = Program::start_with(variables(&file), &ARGUMENTS).await;
         eventually("all polls are saved", || async {
@@ -236,7 +236,7 @@ async fn hard_link_to_the_state_of_another_exporter_is_rejected() {
             (done.count() == 4 && polls.count() == 4).then_some(())
         })
         .await;
-        // A later save would replace the file, and the link would then refer to a different file.
+        // A save in the meantime replaces the file. The link then refers to a different file and must be created again.
         let output = loop {
             fs::hard_link(&file, &link).unwrap();
             let is_replaced = eventually("the file is replaced", || async {
@@ -281,7 +281,7 @@ async fn byte_order_mark_before_the_state_is_skipped() {
     }
 }
 
-/// The file is read repeatedly, and opening a FIFO would wait for a writer.
+/// The file is read again at runtime, and opening a FIFO would block until there is a writer.
 #[tokio::test]
 async fn fifo_as_web_configuration_is_rejected() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Responses with error statuses.
+//! Responses with an error status.
 
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,8 @@ enum PauseEnd {
     At(Instant),
 }
 
-/// Waits until the throttled request has succeeded and others have resumed. Returns the number of requests during the
-/// pause.
+/// Waits until the throttled request has succeeded and other requests have resumed. Returns the number of requests
+/// during the pause.
 async fn requests_in_pause(partner: &Partner, pause_end: PauseEnd) -> usize {
     let requests = eventually("the throttled request succeeds", || async {
         let requests = partner.handle.requests();
@@ -62,7 +62,7 @@ async fn requests_in_pause(partner: &Partner, pause_end: PauseEnd) -> usize {
 #[tokio::test]
 async fn throttle_pauses_all_requests_and_lowers_the_rate() {
     // Without the pause, eleven polls per second would continue. Requests that were in flight when the API throttled
-    // may arrive.
+    // may still arrive.
     const IN_FLIGHT: usize = 4;
     fn date(from_now: i64) -> (String, Instant) {
         let now = jiff::Timestamp::now();
@@ -114,7 +114,7 @@ async fn throttle_pauses_all_requests_and_lowers_the_rate() {
 #[tokio::test]
 async fn retry_after_date_is_relative_to_the_response_date() {
     // The server's clock is an hour ahead. By the local clock, the pause would have its maximum length, and the test
-    // would not wait until its end.
+    // would time out.
     let ahead = |seconds: i64| {
         let then = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 3600 + seconds).unwrap();
         then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
@@ -258,7 +258,8 @@ async fn outage_does_not_multiply_the_load() {
     exporter.wait_until_settled().await;
     partner.handle.clear_requests();
     partner.handle.set_faults(vec![Fault::new("/partner/*", status(503))]);
-    // The lists of twenty customers fail twice. Without the breaker, the exporter would send at least forty requests.
+    // The lists of twenty customers fail twice. Without the circuit breaker, the exporter would send at least forty
+    // requests.
     exporter
         .wait_until("two cycles have failed", |text| {
             sum(text, "elements_exporter_api_errors_total{endpoint=\"jobs\"") >= 40.0
@@ -291,7 +292,8 @@ async fn temporarily_forbidden_list_is_requested_again() {
 
 #[tokio::test]
 async fn failing_resource_does_not_affect_others() {
-    // Hanging lists fail within a second. On a busy machine, other requests may also time out, but are polled again.
+    // Hanging requests time out after a second. On a busy machine, other requests may also time out, but their polls
+    // are repeated.
     for (kind, timeout) in [(status(500), "5m"), (FaultKind::Hang, "1s")] {
         let partner = start(frozen_partner(20)).await;
         let extra_env = [
@@ -304,7 +306,7 @@ async fn failing_resource_does_not_affect_others() {
         exporter
             .wait_until("the jobs fail", |text| number(text, &state("jobs", "failed")) == 20.0)
             .await;
-        // From now on, all other polls continue, and none may fail.
+        // From now on, all other polls must continue without a failure.
         let others = ["customers", "protected", "licenses", "token"];
         let failed = |text: &str| -> f64 {
             let all = |endpoint| {
@@ -426,7 +428,7 @@ async fn redirect_is_not_followed() {
         "redirect",
     ));
     assert_each_fails(cases).await;
-    // The token request contains the secret, so its redirect is not followed either.
+    // A redirect of the token request, which contains the secret, is not followed either.
     join_all([302, 307, 308].map(|code| {
         let location = format!("{}{TOKEN}", other_server.base);
         async move {

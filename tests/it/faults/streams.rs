@@ -1,4 +1,4 @@
-//! Standard streams that are closed or full, and pipes without a reader.
+//! Standard streams that are closed, full, or pipes without a reader.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use crate::harness::eventually;
 use crate::harness::partner::{frozen_partner, start};
 use crate::harness::program::{PROGRAM, Program};
 
-/// Runs the program in a shell with redirections. Returns the exit code and, if not redirected, standard error.
+/// Runs the program in a shell with redirections. Returns the exit code, and standard error unless it is redirected.
 fn run(
     arguments: &str,
     redirections: &str,
@@ -23,7 +23,7 @@ fn run(
     )
 }
 
-/// Runs the program with a standard output whose reader disconnects before the program writes.
+/// Runs the program with standard output connected to a pipe without a reader.
 fn run_unread(arguments: &str, variables: &[(std::ffi::OsString, std::ffi::OsString)]) -> (Option<i32>, String) {
     let mut command = Command::new(PROGRAM);
     command.args(arguments.split_whitespace()).env_clear();
@@ -56,7 +56,7 @@ async fn commands_do_not_panic_with_broken_streams() {
     ];
     for arguments in commands {
         let expected = tokio::task::block_in_place(|| run(arguments, ">/dev/null", &variables)).0;
-        // The simulated partner has invalid values, and `check` reports them.
+        // `check` reports the simulated partner's invalid values.
         assert!(
             expected == Some(0) || expected == Some(1) && arguments.starts_with("check"),
             "{arguments}: {expected:?}"
@@ -109,7 +109,7 @@ async fn backfill_into_a_closed_pipe_exits_without_an_error() {
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
 }
 
-/// Returns a full pipe without a reader.
+/// Returns a full pipe that nobody reads.
 #[cfg(target_os = "linux")]
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     use std::io::Write as _;
@@ -236,7 +236,7 @@ async fn unwritable_log_does_not_stop_the_exporter() {
             .await;
         assert_eq!(program.terminate().await.code, Some(0), "{redirections}");
     }
-    // An exporter whose polls fail logs more.
+    // Failing polls cause more log lines.
     let program = Program::redirected("2>/dev/full", every_second(&unreachable_api(), &[], &[]), &["once"]);
     assert_eq!(program.wait().await.code, Some(1));
 }

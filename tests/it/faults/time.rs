@@ -1,4 +1,4 @@
-//! Invalid times, and clocks that step or stop.
+//! Invalid times, and clocks that jump or stop.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -106,7 +106,7 @@ async fn time_in_the_future_does_not_hide_earlier_runs() {
         .await;
         let exporter = Exporter::start(&api.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
         let field = if modified == "N/A" { "startTime" } else { "lastModifyTime" };
-        // A scrape renders counters first, so it may lack the results of polls that complete in the meantime.
+        // A scrape renders counters first, so they may lack errors of polls that complete during the scrape.
         let first = exporter
             .wait_until(&format!("{status} {field} is counted"), |text| {
                 is_settled(text) && value(text, &decode_errors(field)) >= Some(1.0)
@@ -229,7 +229,7 @@ async fn suspended_process_resumes_without_a_burst() {
         })
         .await;
     let requested = partner.handle.requests().len() as f64;
-    // A slow machine may poll less often, but never more often.
+    // A slow machine may poll less often, but not more often.
     let cycles = 1.0 + resumed.elapsed().as_secs_f64() / 0.9;
     assert!(
         requested <= (cycles + 1.0) * (CUSTOMERS + 1) as f64,

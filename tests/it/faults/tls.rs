@@ -1,4 +1,4 @@
-//! Servers with the certificates in `tests/fixtures/tls`. They return status 404 for every request.
+//! Servers with the certificates in `tests/fixtures/tls`. They respond to every request with status 404.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection, Stream};
 
 use crate::harness::program::fixture;
 
-/// The properties of the server's certificate.
+/// Kind of server certificate.
 #[derive(Clone, Copy)]
 pub(super) enum Certificate {
     Valid,
@@ -39,7 +39,8 @@ pub(super) struct TlsServer {
 }
 
 impl TlsServer {
-    /// Returns the certificate file of the authority that signed all certificates except one.
+    /// Returns the certificate file of the authority that signed all certificates except
+    /// [`Certificate::OtherAuthority`].
     pub(super) fn authority() -> String {
         fixture("tls/ca.pem")
     }
@@ -77,7 +78,7 @@ impl TlsServer {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Returns the heads of the requests received after a handshake.
+    /// Returns the heads of the received requests.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }

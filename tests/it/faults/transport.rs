@@ -18,14 +18,14 @@ use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{eventually, value};
 
-/// Changes the API URL of an exporter that has polled its customer list, and checks that polls fail.
+/// Changes the API URL of an exporter that has already polled, and checks that polls fail.
 async fn assert_url_fails(case: &str, base: &str, reason: &str, extra_env: &[(&str, &str)]) {
     let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__TIMEOUT", "1s")]).await;
     let after = assert_poll_fails(&exporter, ExpectedFailure::list(reason), case, async || {
         let (status, printed) = exporter
             .reload(|variables| {
-                // The token endpoint stays the same, so that only the API is unreachable.
+                // The token endpoint is unchanged, so that only the API is unreachable.
                 set(variables, "ELEMENTS_API__BASE_URL", base);
                 extra_env.iter().for_each(|(name, value)| set(variables, name, value));
             })
@@ -36,7 +36,7 @@ async fn assert_url_fails(case: &str, base: &str, reason: &str, extra_env: &[(&s
     assert_eq!(number(&after, "elements_up"), 0.0, "{case}");
 }
 
-/// Returns whether each of these customers was requested this many times.
+/// Returns whether each of these customers was requested at least this many times.
 fn are_polled(partner: &Partner, ids: &[String], times: usize) -> bool {
     let requests = partner.handle.requests();
     let polls = |id: &String| {
@@ -78,7 +78,7 @@ async fn failed_tls_handshake_keeps_the_last_known_values() {
         );
     }))
     .await;
-    // With a valid certificate, requests arrive at the server. It returns 404 for all of them.
+    // With a valid certificate, requests reach the server, which returns status 404 for all of them.
     assert_url_fails("a valid certificate", &valid_server.base, "not_found", &extra_env).await;
     assert!(
         valid_server
@@ -86,7 +86,7 @@ async fn failed_tls_handshake_keeps_the_last_known_values() {
             .iter()
             .all(|request| request.contains("/partner/"))
     );
-    // Without the authority in the configuration, the handshake fails.
+    // If the authority is not configured, the handshake fails.
     assert_url_fails("an authority that is not configured", &valid_server.base, "tls", &[]).await;
 }
 
@@ -147,7 +147,7 @@ async fn broken_connection_keeps_the_last_known_values() {
         case("closed without a response", FaultKind::Reset, "interrupted"),
         case("no response", FaultKind::Hang, "timeout"),
         case("headers without a body", FaultKind::HangBody, "timeout"),
-        // The timeout applies to the whole request. Each chunk arrives in time, but the whole body does not.
+        // The timeout applies to the whole request: each chunk arrives in time, but the complete body does not.
         case("a slow body", FaultKind::Drip { bytes: 1, ms: 20 }, "timeout"),
         case("late", FaultKind::Delay { ms: 3_000 }, "timeout"),
     ])
@@ -279,7 +279,7 @@ async fn urls_without_tls_need_no_certificate_authorities() {
         "--simulator.listen-address=127.0.0.1:0",
     ];
     let demo = Program::spawn(variables.clone(), &arguments);
-    // The demo polls its customers before it restores their state.
+    // Before the demo restores its state, it must have polled the simulated customers.
     eventually("the demo has customers", || async {
         demo.stderr().contains("state restored").then_some(())
     })

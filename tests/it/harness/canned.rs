@@ -1,4 +1,4 @@
-//! An API on a real socket, with responses set by the test.
+//! An API on a real socket, with responses that the test sets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ use axum::response::IntoResponse;
 /// A received request.
 #[derive(Clone, Debug)]
 pub struct CannedRequest {
-    /// Method, and path with query, as in `GET /partner/customers`.
+    /// Method and path, with the query if there is one, as in `GET /partner/customers`.
     pub line: String,
     pub body: String,
 }
 
-/// Status and body.
+/// Status and body of a response.
 pub type CannedResponse = (u16, String);
 
 #[derive(Default)]
@@ -27,15 +27,15 @@ struct Shared {
     requests: Mutex<Vec<CannedRequest>>,
 }
 
-/// A running API with set responses.
+/// A running API with the responses set by the test.
 pub struct CannedServer {
     pub base: String,
     shared: Arc<Shared>,
 }
 
 impl CannedServer {
-    /// Starts an API that returns tokens for all scopes, and the given bodies for the given lines of method and path. A
-    /// path with a query matches only that query; a path without a query matches any.
+    /// Starts an API that returns tokens for all scopes, and these bodies for these methods and paths. A path with a
+    /// query matches only that query; a path without one matches any query.
     pub async fn start(responses: &[(&str, &str)]) -> Self {
         let shared = Arc::new(Shared::default());
         let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
@@ -51,7 +51,7 @@ impl CannedServer {
         canned
     }
 
-    /// Sets the response for a line of method and path.
+    /// Sets the response for a method and path, such as `GET /partner/customers`.
     pub fn set(&self, line: &str, status: u16, body: &str) {
         self.shared
             .responses
@@ -60,7 +60,7 @@ impl CannedServer {
             .insert(line.to_owned(), (status, body.to_owned()));
     }
 
-    /// Returns the requests so far, without token requests.
+    /// Returns the requests so far, except token requests.
     pub fn requests(&self) -> Vec<CannedRequest> {
         let requests = self.shared.requests.lock().unwrap().clone();
         requests
@@ -115,7 +115,7 @@ async fn respond(
     (status, json, "{}".to_owned())
 }
 
-/// Serves a router. `axum::serve` would need a feature of axum that the exporter does not use.
+/// Serves a router. `axum::serve` requires an axum feature that the exporter does not use.
 pub async fn axum_serve(listener: tokio::net::TcpListener, router: Router) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();

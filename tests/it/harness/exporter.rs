@@ -1,4 +1,4 @@
-//! An exporter in the process of the test, over real sockets.
+//! An exporter in the test's process, with real sockets.
 
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts an exporter with the customer list, these collectors and additional settings.
+    /// Starts an exporter with the collector `customers`, these collectors, and additional settings.
     pub async fn start(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) -> Self {
         Self::load(every_second(api, collectors, extra_env)).await
     }
@@ -36,7 +36,7 @@ impl Exporter {
         let flags = [&["", "--web.listen-address=127.0.0.1:0"], flags].concat();
         let web = args::parse(flags.into_iter().map(OsString::from)).unwrap().web;
         let prefix = web.route_prefix().to_owned();
-        // A child process forked by another test holds the locks of this process until it executes its program.
+        // A child process that another test forks holds this process' locks until it executes its program.
         let is_locked = |error: &elements_exporter::app::Error| error.to_string().contains("in use by");
         let bound = eventually("the exporter listens", || async {
             let file = Some("/etc/elements_exporter/elements.yml".into());
@@ -67,7 +67,7 @@ impl Exporter {
         text
     }
 
-    /// Scrapes until a response passes the check, and returns it.
+    /// Scrapes until a response passes the check, and returns that response.
     pub async fn wait_until(&self, what: &str, passes: impl Fn(&str) -> bool) -> String {
         let passes = &passes;
         eventually(what, || async {
@@ -82,7 +82,7 @@ impl Exporter {
         self.wait_until("every poll succeeded", is_settled).await
     }
 
-    /// Changes the configuration and reloads it.
+    /// Changes the configuration and reloads it. Returns the status and body of the response.
     pub async fn reload(&self, change: impl FnOnce(&mut Vec<(OsString, OsString)>)) -> (u16, String) {
         change(&mut self.environment.lock().unwrap());
         let url = format!("{}/-/reload", self.base);

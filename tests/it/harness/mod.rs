@@ -1,5 +1,5 @@
 //! Shared helpers of the tests: partners and other servers, the exporter in this process and as a program,
-//! configurations independent of the process environment, and waiting for conditions.
+//! configurations that are independent of the process' environment, and waiting for conditions.
 
 #![allow(dead_code, reason = "two test targets share it, and neither uses everything")]
 
@@ -21,13 +21,13 @@ use elements_exporter::config::{self, Config};
 use tokio_util::sync::CancellationToken;
 
 /// Timeout for everything that a test waits for: a condition, a server, a browser. There are no shorter timeouts,
-/// because a busy machine may exceed any timeout that is short enough to detect a fault.
+/// because a busy machine could exceed any of them.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Pause between two evaluations of a condition.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Enables the count of changed objects, which is disabled by default.
+/// Enables `collectors.scan_changes.objects`, which is disabled by default.
 pub const OBJECTS: (&str, &str) = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true");
 
 /// Names of collectors in environment variables.
@@ -40,7 +40,7 @@ pub const COLLECTOR_KEYS: [&str; 6] = [
     "SCAN_CHANGES",
 ];
 
-/// Configured names of the collectors of customer data.
+/// Names of the default collectors other than `customers`.
 pub const COLLECTORS: [&str; 5] = ["jobs", "protected", "licenses", "scan_profiles", "scan_changes"];
 
 /// Returns the environment of an exporter that polls the API at `base`, with additional variables.
@@ -51,7 +51,7 @@ pub fn environment(base: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsS
         ("ELEMENTS_API__TOKEN_URL", token_url.as_str()),
         ("ELEMENTS_API__REQUESTS_PER_SECOND", "1000"),
         ("ELEMENTS_API__MAX_CONCURRENCY", "8"),
-        // Requests do not time out on a busy machine; tests of timeouts set their own.
+        // Requests must not time out on a busy machine. Tests of timeouts set their own.
         ("ELEMENTS_API__TIMEOUT", "5m"),
         ("ELEMENTS_AUTH__CLIENT_ID", "demo"),
         ("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret"),
@@ -65,25 +65,25 @@ pub fn environment(base: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsS
         .collect()
 }
 
-/// Returns the configuration loaded from the [`environment`] with these arguments.
+/// Returns the configuration from the [`environment`] with these arguments.
 pub fn config(base: &str, extra_env: &[(&str, &str)]) -> Config {
     config::load(None, environment(base, extra_env)).unwrap()
 }
 
-/// Polls everything once. Returns the exposition, validated by independent parsers, and whether every poll succeeded.
+/// Polls every target once. Returns the exposition, validated by independent parsers, and whether every poll succeeded.
 pub async fn poll_once_validated(config: &Config) -> (String, bool) {
     let (text, succeeded) = poll_once(config).await;
     parser::assert_text_format(&text);
     (text, succeeded)
 }
 
-/// Polls everything once like [`poll_once_validated`], but without the parsers, which take longer than the poll.
+/// Like [`poll_once_validated`], but without the parsers, which take longer than the polls.
 pub async fn poll_once(config: &Config) -> (String, bool) {
     let (exposition, succeeded) = app::once(config, CancellationToken::new()).await.unwrap();
     (String::from_utf8(exposition).unwrap(), succeeded)
 }
 
-/// Returns the samples of an exposition that start with `prefix`, in order, without comments.
+/// Returns the lines of an exposition that start with `prefix`.
 pub fn samples(text: &str, prefix: &str) -> String {
     let is_selected = |line: &&str| line.starts_with(prefix);
     text.lines()
@@ -91,7 +91,7 @@ pub fn samples(text: &str, prefix: &str) -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Returns the part of the exposition about customers, without metrics about the exporter and its process.
+/// Returns the samples about customers, without metrics about the exporter and its process.
 pub fn about_customers(text: &str) -> String {
     let is_about_customers = |line: &&str| {
         line.starts_with("elements_") && !line.starts_with("elements_exporter_") && !line.starts_with("elements_up")
@@ -101,7 +101,7 @@ pub fn about_customers(text: &str) -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Returns the value of the only sample that starts with `series`.
+/// Returns the value of a series, if it exists. Panics if it occurs twice.
 pub fn value(text: &str, series: &str) -> Option<f64> {
     let mut values = text
         .lines()
@@ -111,7 +111,7 @@ pub fn value(text: &str, series: &str) -> Option<f64> {
     value
 }
 
-/// Compares `text` with a file in `tests/it/expected`. Writes the file instead if `UPDATE_EXPECTED` is set.
+/// Compares `text` with a file in `tests/it/expected`. If `UPDATE_EXPECTED` is set, first writes the file.
 pub fn assert_expected(name: &str, text: &str) {
     let path = format!("{}/tests/it/expected/{name}.prom", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
@@ -147,11 +147,11 @@ pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
     result.unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
-/// Returns a client without proxy, redirects or decompression, so that tests see the original responses.
+/// Returns a client without proxy, redirects and decompression, so that tests see the original responses.
 pub fn client() -> reqwest::Client {
-    // This fails, harmlessly, if another test has installed the provider.
+    // Fails harmlessly if another test has already installed the provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // The server may close an idle connection just when it is reused. Scrapers would retry. This client does not, so it
+    // The server may close an idle connection just as it is reused. Unlike a scraper, this client does not retry, so it
     // opens a connection for each request.
     let builder = reqwest::Client::builder()
         .no_proxy()
@@ -160,7 +160,7 @@ pub fn client() -> reqwest::Client {
     builder.redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
-/// Returns the environment of an exporter that polls the customers and these collectors every second.
+/// Returns the environment of an exporter that polls the collector `customers` and these collectors every second.
 pub fn every_second(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     let mut variables = BTreeMap::from([("ELEMENTS_API__VERSION".to_owned(), "v3".to_owned())]);
     for collector in COLLECTORS.into_iter().chain(["customers"]) {
@@ -182,7 +182,7 @@ pub fn every_second(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) 
     environment(api, &extra_env)
 }
 
-/// Returns the environment of an exporter that polls every collector every second.
+/// Returns the environment of an exporter that polls every default collector every second.
 pub fn every_second_all(api: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     let intervals = COLLECTOR_KEYS.map(|name| (format!("ELEMENTS_COLLECTORS__{name}__INTERVAL"), "1s"));
     let mut settings: Vec<(&str, &str)> = intervals.iter().map(|(name, value)| (name.as_str(), *value)).collect();

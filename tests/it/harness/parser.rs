@@ -1,10 +1,10 @@
 //! Independent parsers for the exposition: the OpenMetrics reference parser, the text format parser of Prometheus'
-//! Python client, and promtool. `tests/run` installs them and sets their paths in the environment.
+//! Python client, and promtool. `tests/run` installs them and sets their paths in environment variables.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-/// Python script that parses OpenMetrics from standard input with the reference parser, and detects duplicate series.
+/// Python script that parses OpenMetrics on standard input with the reference parser, and detects duplicate series.
 const OPENMETRICS: &str = "
 import sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -19,7 +19,7 @@ if not seen and len(sys.argv) < 2:
     sys.exit('no samples')
 ";
 
-/// Python script that parses the text format from standard input, and detects duplicate series and missing types.
+/// Python script that parses the text format on standard input, and detects duplicate series and missing types.
 const TEXT: &str = "
 import sys
 from prometheus_client.parser import text_string_to_metric_families
@@ -36,19 +36,19 @@ if not seen:
     sys.exit('no samples')
 ";
 
-/// Checks with the reference parser that the exposition is OpenMetrics.
+/// Checks with the reference parser that the exposition is valid OpenMetrics.
 pub fn assert_openmetrics(exposition: &str) {
     run(&python(), &["-c", OPENMETRICS], exposition);
 }
 
-/// Checks with the Python and Go parsers that the exposition is the text format 0.0.4. Warnings of promtool count as
-/// errors.
+/// Checks with the Python and Go parsers that the exposition is valid text format 0.0.4. Warnings from promtool count
+/// as errors.
 pub fn assert_text_format(exposition: &str) {
     run(&python(), &["-c", TEXT], exposition);
     run(&promtool(), &["check", "metrics"], exposition);
 }
 
-/// Returns the program that checks rules and metrics.
+/// Returns the path of promtool.
 pub fn promtool() -> String {
     std::env::var("EXPORTER_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned())
 }
@@ -68,7 +68,7 @@ fn run(program: &str, arguments: &[&str], input: &str) {
     let mut stdin = child.stdin.take().unwrap();
     let text = input.to_owned();
     let writer = std::thread::spawn(move || {
-        // A parser that fails early closes its input, and prints the reason.
+        // A parser that fails early closes its input and prints the reason.
         let _ = stdin.write_all(text.as_bytes());
     });
     let output = child.wait_with_output().unwrap();

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use elements_exporter::simulator::{Clock, Handle, Settings, Simulator};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Noon on a past day, so that no simulated run completes in the future.
+/// A past noon, so that no simulated run completes in the future.
 const NOON: i64 = 1_760_961_600;
 
 /// A simulated partner that runs until it is dropped.
@@ -15,7 +15,7 @@ pub struct Partner {
     _stop: DropGuard,
 }
 
-/// Returns settings for a hostile world. Its clock moves only when a test advances it.
+/// Returns settings for a hostile world whose clock moves only when a test advances it.
 pub fn frozen_partner(customers: usize) -> Settings {
     Settings {
         seed: 7,

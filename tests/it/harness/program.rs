@@ -1,4 +1,4 @@
-//! The program as a child process. Its output goes to files, so that no test has to drain it.
+//! The program as a child process. Its output is written to files, so that tests need not drain pipes.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ pub fn fixture(path: &str) -> String {
     format!("{}/tests/fixtures/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A program that runs until it is stopped or dropped.
+/// A program that runs until it exits or this value is dropped.
 pub struct Program {
     child: Child,
     files: TempDir,
@@ -40,7 +40,7 @@ impl Program {
         Self::run(command, variables)
     }
 
-    /// Starts the program with only this environment and with shell redirections.
+    /// Starts the program with only this environment, and with shell redirections.
     pub fn redirected(redirections: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("exec '{PROGRAM}' \"$@\" {redirections}");
@@ -48,7 +48,7 @@ impl Program {
         Self::run(shell, variables)
     }
 
-    /// Starts the program with only this environment and with a limit set by `ulimit`.
+    /// Starts the program with only this environment, and with a limit set by `ulimit`.
     pub fn limited(limit: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("ulimit {limit}; exec '{PROGRAM}' \"$@\"");
@@ -80,7 +80,7 @@ impl Program {
         Self::start_with(every_second(api, collectors, extra_env), &arguments).await
     }
 
-    /// Starts an exporter that polls everything every second, and waits until it listens.
+    /// Starts an exporter that polls every default collector every second, and waits until it listens.
     pub async fn start(api: &str, arguments: &[&str], extra_env: &[(&str, &str)]) -> Self {
         let arguments = [&["--web.listen-address=127.0.0.1:0"], arguments].concat();
         Self::start_with(every_second_all(api, extra_env), &arguments).await
@@ -111,7 +111,7 @@ impl Program {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Sets the address, for a program that does not report it.
+    /// Sets the address of a program that does not report it.
     pub fn set_address(&mut self, address: &str) {
         self.base = format!("http://{address}");
     }
@@ -125,12 +125,12 @@ impl Program {
         self.child.id()
     }
 
-    /// Returns the standard error so far.
+    /// Returns standard error so far.
     pub fn stderr(&self) -> String {
         self.read("stderr")
     }
 
-    /// Returns the standard output so far.
+    /// Returns standard output so far.
     pub fn stdout(&self) -> String {
         self.read("stdout")
     }
@@ -157,12 +157,12 @@ impl Program {
         self.text("/metrics").await
     }
 
-    /// Scrapes until a response passes the check, and returns it.
+    /// Scrapes until a response passes the check, and returns that response.
     pub async fn wait_until(&self, what: &str, passes: impl Fn(&str) -> bool) -> String {
         self.wait_until_at("/metrics", what, passes).await
     }
 
-    /// Requests a path until a response passes the check, and returns it.
+    /// Requests a path until a response passes the check, and returns that response.
     pub async fn wait_until_at(&self, path: &str, what: &str, passes: impl Fn(&str) -> bool) -> String {
         let passes = &passes;
         eventually(what, || async {
@@ -193,7 +193,7 @@ impl Program {
         memory.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
     }
 
-    /// Sends a signal; `name` is without `SIG`.
+    /// Sends a signal. `name` has no prefix `SIG`.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args([format!("-{name}"), self.child.id().to_string()])
@@ -227,7 +227,7 @@ pub async fn wait_for_exit(child: &mut Child) -> ExitStatus {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // This fails, harmlessly, if the program has already exited.
+        // Fails harmlessly if the program has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! A server with responses from a closure, for faults that need no simulated partner.
+//! A server with responses from a closure, for faults that do not need the simulated partner.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,7 +9,7 @@ use axum::http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-/// A received request: `GET /path?query`.
+/// A received request, such as `GET /path?query`.
 #[derive(Clone, Debug)]
 pub struct ScriptedRequest {
     pub line: String,
@@ -62,7 +62,7 @@ async fn read(request: Request<hyper::body::Incoming>) -> ScriptedRequest {
     }
 }
 
-/// Returns a response with JSON.
+/// Returns a JSON response.
 pub fn json(status: u16, body: impl Into<String>) -> Response<String> {
     Response::builder()
         .status(status)

@@ -1,4 +1,4 @@
-//! Prometheus, Alertmanager and their tools. Servers listen on a free port, and store data in a directory of the test.
+//! Prometheus, Alertmanager and their tools. Servers listen on a free port, and store data in the test's directory.
 //! Dropping a server kills it.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use super::parser::promtool;
 /// Number of attempts to start a server, in case another process takes its port first.
 const START_ATTEMPTS: usize = 5;
 
-/// Returns the path of a program that `tests/run` installed: its environment variable, or its name.
+/// Returns the path of a program from the environment variable that `tests/run` sets, or else its name.
 pub fn tool(variable: &str, name: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| name.to_owned())
 }
@@ -28,7 +28,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a program with its address in the arguments, and waits until it is ready.
+    /// Starts a program with a listen address, and waits until it is ready.
     async fn start(program: &str, directory: &Path, arguments: &[String]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -80,14 +80,14 @@ impl Server {
             format!("--storage.tsdb.path={}", directory.join("data").display()),
             "--storage.tsdb.retention.time=90d".to_owned(),
             "--web.enable-lifecycle".to_owned(),
-            // Alerts that were sent before Alertmanager was configured are resent after this time, instead of after a
-            // minute.
+            // After this time, instead of a minute, alerts are sent again that were sent before Alertmanager was
+            // configured.
             "--rules.alert.resend-delay=5s".to_owned(),
         ];
         Self::start(&tool("EXPORTER_TEST_PROMETHEUS", "prometheus"), directory, &arguments).await
     }
 
-    /// Reloads the configuration of Prometheus.
+    /// Reloads the configuration.
     pub async fn reload(&self) {
         let response = self
             .client
@@ -123,7 +123,7 @@ impl Server {
         }
     }
 
-    /// Returns the label sets of an instant query or of a range query, without series that have no value.
+    /// Returns the label sets in the result of an instant or range query.
     pub async fn series(&self, path: &str, form: &[(&str, &str)]) -> Result<Vec<BTreeMap<String, String>>, String> {
         let data = self.api(path, form).await?;
         let series = data["result"].as_array().ok_or("no result")?;
@@ -133,7 +133,7 @@ impl Server {
             .collect())
     }
 
-    /// Returns the value of an instant query, if it has one.
+    /// Returns the first value in the result of an instant query, if any.
     pub async fn value(&self, query: &str) -> Option<f64> {
         let data = self.api("query", &[("query", query)]).await.unwrap();
         data["result"][0]["value"][1].as_str()?.parse().ok()
@@ -147,10 +147,10 @@ impl Drop for Server {
     }
 }
 
-/// Creates blocks in `directory/data` from samples in OpenMetrics format; existing blocks stay.
+/// Creates blocks in `directory/data` from samples in OpenMetrics format, and keeps existing blocks.
 pub fn backfill(directory: &Path, openmetrics: &Path) {
     let output = Command::new(promtool())
-        // Create blocks of weeks instead of two hours, because promtool reads the whole file for each block.
+        // Blocks cover weeks instead of two hours, because promtool reads the whole file for each block.
         .args([
             "tsdb",
             "create-blocks-from",

@@ -1,4 +1,4 @@
-//! Headless Chromium, controlled over the DevTools protocol through a pipe: one browser with one tab.
+//! Headless Chromium with one tab, controlled by the DevTools protocol over a pipe.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -16,7 +16,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(20);
 /// Maximum time for the browser to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Starts the browser with the protocol on file descriptors 3 and 4.
+/// Shell script that starts the browser with the protocol on file descriptors 3 and 4.
 const PIPE_SCRIPT: &str = "exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null";
 
 const FLAGS: &[&str] = &[
@@ -160,7 +160,7 @@ impl Browser {
         self.eval(&expression).as_str().unwrap().to_owned()
     }
 
-    /// Waits until the page is completely loaded and an expression is true. An incomplete page could match by accident.
+    /// Waits until the page is completely loaded and an expression is true. An incomplete page could match by chance.
     pub fn wait_until(&mut self, expression: &str) {
         let start = Instant::now();
         let condition = format!("document.readyState === 'complete' && ({expression})");
@@ -190,7 +190,7 @@ impl Browser {
         self.call("Emulation.setScriptExecutionDisabled", json!({"value": true}));
     }
 
-    /// Runs a script in every page before the scripts of the page.
+    /// Runs a script on every page before the page's own scripts.
     pub fn before_each(&mut self, source: &str) {
         self.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": source}));
     }
@@ -217,7 +217,7 @@ impl Browser {
         self.call("Input.insertText", json!({"text": text}));
     }
 
-    /// Saves a screenshot in the directory `EXPORTER_TEST_SCREENSHOTS`, if it is set.
+    /// Saves a screenshot in the directory given by `EXPORTER_TEST_SCREENSHOTS`, if it is set.
     pub fn screenshot(&mut self, name: &str) {
         use base64::Engine as _;
         let Ok(directory) = std::env::var("EXPORTER_TEST_SCREENSHOTS") else {
@@ -230,9 +230,9 @@ impl Browser {
         std::fs::write(format!("{directory}/{name}.png"), image).unwrap();
     }
 
-    /// Returns the warnings and errors of the console so far.
+    /// Returns the console's warnings and errors so far.
     pub fn console_messages(&mut self) -> Vec<String> {
-        // When this response arrives, all messages sent before it have been received.
+        // When the response to this call arrives, all earlier messages have been received.
         self.eval("0");
         let mut messages = Vec::new();
         for event in &self.events {

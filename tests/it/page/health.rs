@@ -1,4 +1,4 @@
-//! Health of customers on the pages: without data, a status is neither good nor bad.
+//! Health of customers on the pages. Without data, a customer is neither healthy nor unhealthy.
 
 use elements_exporter::simulator::{Fault, FaultKind, Run};
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ async fn modules_without_objective_are_grey_with_a_reason() {
     });
 }
 
-/// Returns the part of a page between two marks.
+/// Returns the first part of a page between two strings.
 fn between<'a>(page: &'a str, begin: &str, end: &str) -> Option<&'a str> {
     let (_, rest) = page.split_once(begin)?;
     Some(rest.split_once(end)?.0)
@@ -124,14 +124,14 @@ async fn customer_page_shows_the_findings_of_the_list() {
     );
     let of_list = between(&list, "<div class=\"chips\">", "</div>").unwrap();
     assert_eq!(between(&page, "<p id=\"health\" data-live>", "</p>"), Some(of_list));
-    // A missing permission says nothing about the customer.
+    // A forbidden poll says nothing about the customer's health.
     assert!(
         page.contains("forbidden") && !of_list.contains("outdated data"),
         "{page}"
     );
 }
 
-/// Returns the text after the name of a tab.
+/// Returns the text that follows the name in a tab.
 fn tab(browser: &mut Browser, name: &str) -> Value {
     browser.eval(&format!(
         "[...document.querySelectorAll('.tabs a')].map((tab) => tab.innerText) \
@@ -164,7 +164,7 @@ async fn stale_data_is_not_counted_as_good() {
             let now = world.now();
             world.customers[0].modules[0].runs.push(run(3, "scope", now - 60));
         });
-        // The counts are checked together, because the data may become stale on a busy machine.
+        // The counts are checked together, because on a busy machine the data may become stale between two checks.
         browser.wait_until(&["OK 3", "Overdue 0", "Failing 1"].map(tab_has_text).join(" && "));
         let not_found = FaultKind::Status { code: 404, body: None };
         partner.handle.set_faults(vec![Fault::new("*jobs*", not_found)]);

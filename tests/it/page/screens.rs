@@ -1,4 +1,4 @@
-//! Layout of the pages: colours, widths, and the first screen.
+//! Layout of the pages: colours, widths and first screen.
 
 use std::time::UNIX_EPOCH;
 
@@ -11,7 +11,7 @@ use super::{EXPAND, assert_quiet_console, exporter, open_fresh_page, partner};
 /// Sizes of the first screen on a desktop, a tablet and a phone.
 const SCREENS: [(u32, u32); 3] = [(1280, 800), (768, 1024), (390, 844)];
 
-/// Returns the visible strings whose contrast is below WCAG 2.2 level AA, and the number of strings examined.
+/// Returns the visible strings whose contrast is below WCAG 2.2 level AA, and the number of examined strings.
 const POOR_CONTRAST: &str = r#"(() => {
   const parse = (text) => {
     const [r, g, b, a = 1] = text.match(/[\d.]+/g).map(Number);
@@ -60,7 +60,7 @@ const POOR_CONTRAST: &str = r#"(() => {
   return { poor, looked };
 })()"#;
 
-/// Returns the table cells that are not completely visible at this width, and content that overflows the page.
+/// Returns the table cells that are not completely visible, and the content that overflows the page.
 const CUT: &str = r#"(() => {
   const cut = [];
   for (const cell of document.querySelectorAll("th, td")) {
@@ -78,7 +78,7 @@ const CUT: &str = r#"(() => {
   return cut;
 })()"#;
 
-/// Returns an expression that is true if the first matching element is completely visible without scrolling.
+/// Returns an expression for whether the first matching element is completely visible without scrolling.
 fn is_in_first_screen(selector: &str) -> String {
     format!(
         "(() => {{ const box = document.querySelector('{selector}').getBoundingClientRect(); \
@@ -134,7 +134,7 @@ async fn colour_schemes_have_enough_contrast_at_any_width() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn first_screen_shows_the_worst_customer_at_any_width() {
     let partner = partner(12).await;
-    // The backups of the customer with the most modules stopped weeks ago.
+    // For the customer with the most modules, all backups stopped weeks ago.
     let worst = "Worst Ltd.";
     partner.handle.with_world(|world| {
         let stopped = i64::try_from(UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap() - 20 * 86_400;

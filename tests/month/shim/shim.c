@@ -1,6 +1,6 @@
-// Preloaded into an exporter: clocks and the timeouts of epoll_wait follow a virtual clock in shared memory, and the
-// bytes on TCP sockets are counted, so that the driver moves the clock only while nothing is in flight. The structs
-// must match the structs in internal/vtime/process.go.
+// This library is preloaded into an exporter. It makes clocks and the timeouts of epoll_wait follow a virtual clock in
+// shared memory. It also counts the bytes on TCP sockets, so that the driver moves the clock only while nothing is in
+// flight. The structs must match those in internal/vtime/process.go.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -24,10 +24,10 @@
 #define MAX_SOCKETS 65536
 #define SECOND 1000000000LL
 // A thread that polls SPINS consecutive times without an event is in a loop that waits for time to pass. Virtual time
-// passes only while all threads sleep, so the loop would never end. The thread therefore sleeps for SPIN_PAUSE ms.
+// passes only while all threads sleep, so the loop would never end. Therefore, the thread sleeps for SPIN_PAUSE ms.
 #define SPINS 200
 #define SPIN_PAUSE 5
-// Monotonic time starts well above zero, so that an exporter may subtract from it.
+// Monotonic time starts well above zero, so that an exporter can subtract from it.
 #define MONOTONIC_START (100000LL * SECOND)
 
 struct thread {
@@ -45,7 +45,7 @@ static char directory[512];
 static char is_socket[MAX_SOCKETS];
 static __thread int my_thread = -1, my_fifo = -1, idle_polls;
 
-// Returns the library function that is overridden by the function of the same name here.
+// Returns the library function that the function with the same name in this file overrides.
 #define ORIGINAL(name) \
     ({ \
         static __typeof__(name) *found; \

@@ -44,13 +44,13 @@ type inhibition struct {
 // Receiver describes a receiver.
 type Receiver struct {
 	SendResolved bool `json:"send_resolved"`
-	// Deadman marks a receiver that gets only alerts that always fire.
+	// Deadman is true for a receiver of alerts that always fire.
 	Deadman bool `json:"deadman"`
 }
 
 // Alertmanager sends notifications about alerts to receivers.
 type Alertmanager struct {
-	// Receivers contains the receivers with an integration.
+	// Receivers contains the receivers that have an integration, by name.
 	Receivers map[string]Receiver
 	// Sent counts notifications.
 	Sent int
@@ -65,7 +65,7 @@ type Alertmanager struct {
 	writeError error
 }
 
-// New loads a configuration. Notifications are written to out, one JSON object per line.
+// New loads a configuration. Notifications are written to out, as one JSON object per line.
 func New(path string, out io.Writer) (*Alertmanager, error) {
 	loaded, err := config.LoadFile(path)
 	if err != nil {
@@ -92,7 +92,7 @@ func New(path string, out io.Writer) (*Alertmanager, error) {
 	return m, nil
 }
 
-// receivers returns the receivers with any integration.
+// receivers returns the receivers that have an integration.
 func receivers(loaded *config.Config) map[string]Receiver {
 	found := map[string]Receiver{}
 	for _, r := range loaded.Receivers {
@@ -115,10 +115,10 @@ func receivers(loaded *config.Config) map[string]Receiver {
 	return found
 }
 
-// Err returns the first failure to write a notification.
+// Err returns the first error that occurred while writing a notification.
 func (m *Alertmanager) Err() error { return m.writeError }
 
-// Put receives an alert at the given time.
+// Put handles an alert that arrives at the given time.
 func (m *Alertmanager) Put(now time.Time, from Alert) {
 	set := model.LabelSet{}
 	for k, v := range from.Labels {
@@ -136,7 +136,7 @@ func (m *Alertmanager) Put(now time.Time, from Alert) {
 	}
 }
 
-// addToGroup adds an alert to its group within a route.
+// addToGroup adds an alert to its group in a route.
 func (m *Alertmanager) addToGroup(now time.Time, a *alert, route *dispatch.Route) {
 	by := model.LabelSet{}
 	for name, v := range a.labels {
@@ -148,7 +148,7 @@ func (m *Alertmanager) addToGroup(now time.Time, a *alert, route *dispatch.Route
 	g := m.groups[key]
 	if g == nil {
 		if a.isResolved(now) {
-			return // its group would send nothing
+			return // the group would send nothing
 		}
 		g = &group{route: route, labels: by, key: key, alerts: map[model.Fingerprint]*alert{}, next: now.Add(route.RouteOpts.GroupWait)}
 		m.groups[key] = g
@@ -171,7 +171,7 @@ func (m *Alertmanager) isInhibited(labels model.LabelSet, now time.Time) bool {
 				continue
 			}
 			if isBoth && r.target.Matches(source.labels) {
-				continue // an alert that is both source and target does not inhibit others of that kind
+				continue // alerts that are both source and target do not inhibit each other
 			}
 			return true
 		}
@@ -188,7 +188,7 @@ func (i inhibition) equals(a, b model.LabelSet) bool {
 	return true
 }
 
-// RunTo sends the notifications that are due at now, and removes old resolved alerts.
+// RunTo sends the notifications that are due by now, and removes alerts that were resolved long ago.
 func (m *Alertmanager) RunTo(now time.Time) error {
 	for g := m.due(now); g != nil; g = m.due(now) {
 		m.flush(g, g.next)

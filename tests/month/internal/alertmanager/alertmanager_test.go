@@ -56,7 +56,7 @@ func (b *fixture) put(minute int, name, area string, ends int) {
 	b.Put(at, Alert{Labels: map[string]string{"alertname": name, "area": area, "customer": "c"}, Starts: at, Ends: start.Add(time.Duration(ends) * time.Minute)})
 }
 
-// kinds advances the time, and returns the receiver and kind of each notification sent in the meantime.
+// kinds advances the time, and returns the receiver and kind of each notification that was sent in the meantime.
 func (b *fixture) kinds(minute int) []string {
 	b.t.Helper()
 	if err := b.RunTo(start.Add(time.Duration(minute) * time.Minute)); err != nil {

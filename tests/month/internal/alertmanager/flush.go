@@ -18,7 +18,7 @@ type group struct {
 	hasFlushed bool
 }
 
-// logEntry is the last notification about a group to a receiver.
+// logEntry is the latest notification to a receiver about a group.
 type logEntry struct {
 	firing, resolved map[model.Fingerprint]bool
 	at, expires      time.Time
@@ -33,14 +33,14 @@ const (
 	KindPartlyResolved = "partly_resolved"
 )
 
-// Notification is one message to a receiver.
+// Notification is a message to a receiver.
 type Notification struct {
 	At        int64             `json:"at"` // Unix seconds
 	Receiver  string            `json:"receiver"`
 	Kind      string            `json:"kind"`
 	Group     map[string]string `json:"group"`
 	Alerts    []NotifiedAlert   `json:"alerts"`
-	Inhibited int               `json:"inhibited,omitempty"` // number of inhibited alerts of the group
+	Inhibited int               `json:"inhibited,omitempty"` // number of inhibited alerts in the group
 }
 
 // NotifiedAlert is an alert in a notification.
@@ -57,7 +57,7 @@ const (
 	StateResolved = "resolved"
 )
 
-// flush sends the notification of a group that is due.
+// flush sends the notification about a group that is due.
 func (m *Alertmanager) flush(g *group, now time.Time) {
 	g.next = now.Add(g.route.RouteOpts.GroupInterval)
 	g.hasFlushed = true
@@ -96,7 +96,7 @@ func sortedIDs(alerts map[model.Fingerprint]*alert) []model.Fingerprint {
 	return ids
 }
 
-// isMuted returns whether a time interval mutes the route.
+// isMuted returns whether a route is muted by its time intervals.
 func (m *Alertmanager) isMuted(route *dispatch.Route, now time.Time) bool {
 	if muted, _, err := m.intervals.Mutes(route.RouteOpts.MuteTimeIntervals, now); err == nil && muted {
 		return true
@@ -151,7 +151,7 @@ func (m *Alertmanager) notify(g *group, now time.Time, firing, resolved []*alert
 	}
 }
 
-// update returns the kind of notification that is due; empty if none is.
+// update returns the kind of the notification that is due, or an empty string if none is.
 func (e *logEntry) update(firing, resolved []*alert, sendResolved bool, repeatBefore time.Time) string {
 	switch {
 	case e == nil:

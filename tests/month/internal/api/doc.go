@@ -1,3 +1,3 @@
-// Package api implements both versions of the partner API for a world with a virtual clock, with the faults of its
-// incidents.
+// Package api implements both versions of the partner API for a world with a virtual clock, including the API faults of
+// the world's incidents.
 package api

@@ -8,7 +8,7 @@ import (
 	"month/internal/world"
 )
 
-// burst is the number of consecutive requests that a throttled API accepts.
+// burst is the number of requests that the API accepts at once while it throttles.
 const burst = 5
 
 // fault is an incident that affects the API.

@@ -22,8 +22,8 @@ type token struct {
 	expires time.Time
 }
 
-// resources are the scopes without the prefix of an API version: elements.jobs.read.all and partner.jobs.read.all are
-// both jobs.read.all.
+// resources contains the scopes without the prefix that depends on the API version. For example, jobs.read.all stands
+// for both elements.jobs.read.all and partner.jobs.read.all.
 var resources = []string{"customers.read.all", "cbprotected.read.all", "license.read.all", "jobs.read.all", "scanprofiles.read.all"}
 
 func (s *Server) token(now time.Time, body string) response {

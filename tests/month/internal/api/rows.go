@@ -36,13 +36,13 @@ func customerRow(c *world.Customer, now time.Time) object {
 	}
 }
 
-// jobRow returns a row without type, module and status: the API versions encode them differently.
+// jobRow returns a row without type, module and status, which the API versions encode differently.
 func jobRow(r world.Row) object {
 	row := object{
 		"jobId": orAbsent(r.ID), "name": orAbsent(r.Scope), "startTime": instant(r.Start, 0), "endTime": instant(r.End, 0),
 		"jobDuration": duration(r.Start, r.End), "lastModifyTime": instant(r.Modified, 0), "backupSize": "0 GB",
 	}
-	if r.Type != world.TypeMicrosoft365 { // runs of Microsoft 365 have no size
+	if r.Type != world.TypeMicrosoft365 { // Microsoft 365 runs have no size
 		row["backupSize"] = size(float64(r.SizeMB))
 	}
 	counts := map[string]int{
@@ -60,7 +60,7 @@ func jobRow(r world.Row) object {
 	return row
 }
 
-// protectedWords are the module names in protected data that differ from the names in job lists.
+// protectedWords contains the module names in protected data that differ from those in job lists.
 var protectedWords = map[int]string{304: "Microsoft 365 Group", 309: "Microsoft Teams chat"}
 
 func protectedRows(c *world.Customer, w *world.World, now time.Time) []object {
@@ -83,7 +83,7 @@ func protectedRows(c *world.Customer, w *world.World, now time.Time) []object {
 	return rows
 }
 
-// productFields are the fields of a subscription that are always absent here.
+// productFields contains the fields of a subscription that never have a value here.
 var productFields = []string{
 	"subscriptionModel", "purchasedUnits", "microsoftLicenseAvailable", "purchasedCapacity", "protectedCapacity", "storage", "retention",
 	"consumedStorage", "change", "paymentType", "subscriptionName", "package", "contractEndDate",
@@ -104,7 +104,7 @@ func servicesRow(c *world.Customer, now time.Time) object {
 	return object{"customerId": c.ID, "organization": c.Organization(now), "customer": c.Email, "products": products}
 }
 
-// profileChanged is when all profiles were last modified.
+// profileChanged is the time of the last modification of all profiles.
 const profileChanged = "2026-05-01T08:00:00Z"
 
 func profileRow(p *world.Profile) object {

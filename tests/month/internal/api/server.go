@@ -28,11 +28,11 @@ type Server struct {
 	faults   []*fault
 	tokens   map[string]token
 	issued   int
-	jobLists map[string]int // number of job lists returned, by customer
+	jobLists map[string]int // number of returned job lists, by customer
 	requests int
 }
 
-// response is the response to a request. A status of 0 resets the connection.
+// response is the response to a request. With status 0, the connection is reset instead.
 type response struct {
 	status int
 	body   any
@@ -74,7 +74,7 @@ func (s *Server) accept() {
 	}
 }
 
-// serve handles HTTP itself: net/http reads ahead, so bytes could not be attributed to requests.
+// serve handles HTTP without net/http, which reads ahead, so that bytes could not be attributed to requests.
 func (s *Server) serve(raw net.Conn) {
 	conn := s.clock.Serve(raw)
 	defer conn.Done()
@@ -92,7 +92,7 @@ func (s *Server) serve(raw net.Conn) {
 		reply := s.respond(request, body)
 		if reply.status == 0 {
 			if tcp, ok := raw.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0) // close with a reset
+				_ = tcp.SetLinger(0) // makes Close reset the connection
 			}
 			return
 		}
@@ -157,7 +157,7 @@ func (s *Server) respond(request *http.Request, body []byte) response {
 	return errorResponse(http.StatusNotFound, "no such resource")
 }
 
-// call is one request with a valid token.
+// call is a request with a valid token.
 type call struct {
 	*Server
 	now     time.Time
@@ -166,7 +166,7 @@ type call struct {
 	scopes  map[string]bool
 }
 
-// isAllowed returns whether the token has a scope, given without its API version.
+// isAllowed returns whether the token has a scope, which is given without its prefix.
 func (c call) isAllowed(scope string) bool {
 	for granted := range c.scopes {
 		if strings.HasSuffix(granted, "."+scope) {
@@ -176,7 +176,7 @@ func (c call) isAllowed(scope string) bool {
 	return false
 }
 
-// customer returns a customer by id, or nil if it is not listed now.
+// customer returns a customer by id, or nil if it is not currently listed.
 func (c call) customer(id string) *world.Customer {
 	found := c.world.Customer(id)
 	if found == nil || !found.ListedAt(c.now) {
@@ -185,7 +185,7 @@ func (c call) customer(id string) *world.Customer {
 	return found
 }
 
-// jobs returns the job list of a customer. Every second list of a customer comes from the second replica.
+// jobs returns a customer's job list. Every second list comes from the second replica.
 func (c call) jobs(x *world.Customer) []world.Row {
 	c.jobLists[x.ID]++
 	return x.JobsAt(c.now, c.jobLists[x.ID]%2 == 0)

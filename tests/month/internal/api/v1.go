@@ -11,7 +11,7 @@ import (
 
 const (
 	v1Base = "/partner/"
-	// v1Page is the number of rows per page of a long list.
+	// v1Page is the maximum number of rows per page.
 	v1Page = 500
 )
 

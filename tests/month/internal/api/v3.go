@@ -98,7 +98,7 @@ func queryInt(query url.Values, name string, fallback int) int {
 	return fallback
 }
 
-// filtered returns the customers that the body selects, or all customers if it selects none.
+// filtered returns the customers selected by the body, or all customers if the body contains no selection.
 func (c call) filtered() []*world.Customer {
 	listed := c.world.CustomersAt(c.now)
 	var filter struct {

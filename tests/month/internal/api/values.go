@@ -8,7 +8,7 @@ import (
 
 type object = map[string]any
 
-// absent is the string that the API returns for a value that does not apply.
+// absent is what the API returns for a value that does not apply.
 const absent = "N/A"
 
 // instant formats a time in one of the API's formats, selected by form.
@@ -25,7 +25,7 @@ func instant(t time.Time, form int) string {
 	return t.Format("2006-01-02T15:04:05Z")
 }
 
-// date formats a date as the API does: month first, and always with the time 12:00:00.
+// date formats a date as the API does: the month comes first, and the time is always 12:00:00.
 func date(t time.Time) string { return t.Format("01-02-2006") + "T12:00:00Z" }
 
 func duration(start, end time.Time) string {
@@ -45,7 +45,7 @@ func duration(start, end time.Time) string {
 	}
 }
 
-// size formats megabytes; whole gigabytes have no decimals.
+// size formats megabytes as gigabytes. Whole gigabytes have no decimals.
 func size(megabytes float64) string {
 	return strconv.FormatFloat(float64(int64(megabytes/1024*100))/100, 'f', -1, 64) + " GB"
 }

@@ -9,20 +9,21 @@ import (
 	"github.com/prometheus/prometheus/rules"
 )
 
-// concurrency evaluates the rules of a group concurrently unless one reads the series of the other. Prometheus' own
-// controller runs every rule that both reads and is read by another rule alone, which is most recording rules.
+// concurrency evaluates rules of a group concurrently, unless one reads the series of the other. Prometheus' own
+// controller evaluates a rule alone if it both reads another rule and is read by one, which applies to most recording
+// rules.
 type concurrency struct {
 	slots chan struct{}
-	// reads are the names of the series that each rule reads; an empty name stands for series of any name. They must be
-	// complete before the first evaluation.
+	// reads contains the names of the series that each rule reads. An empty name stands for any name. It must be complete
+	// before the first evaluation.
 	reads map[rules.Rule]map[string]bool
 
 	mu      sync.Mutex
-	batches map[string][]rules.ConcurrentRules // by name of the group
+	batches map[string][]rules.ConcurrentRules // by group name
 }
 
 func newConcurrency() *concurrency {
-	// The goroutine of the group evaluates rules as well.
+	// The group's own goroutine evaluates rules as well.
 	return &concurrency{
 		slots: make(chan struct{}, runtime.GOMAXPROCS(0)-1),
 		reads: map[rules.Rule]map[string]bool{}, batches: map[string][]rules.ConcurrentRules{},
@@ -47,7 +48,7 @@ func (c *concurrency) SplitGroupIntoBatches(_ context.Context, g *rules.Group) [
 	return batches
 }
 
-// split puts each rule in the batch after the last rule before it that it depends on, or that depends on it.
+// split puts each rule in the batch after that of the last preceding rule that it depends on, or that depends on it.
 func (c *concurrency) split(all []rules.Rule) []rules.ConcurrentRules {
 	var batches []rules.ConcurrentRules
 	for i, r := range all {

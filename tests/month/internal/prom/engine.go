@@ -24,25 +24,25 @@ import (
 const (
 	// lookback is Prometheus' default.
 	lookback = 5 * time.Minute
-	// retention is the longest range of the rules plus a week.
+	// retention is the longest range in the rules plus a week.
 	retention     = 22 * 24 * time.Hour
 	blockDuration = 12 * time.Hour
-	// maxSamples and evaluationTimeout are so large that no query reaches them.
+	// maxSamples and evaluationTimeout are large enough that no query reaches them.
 	maxSamples        = 100_000_000
 	evaluationTimeout = 10 * time.Minute
 	// offset is the delay between the scrape and the first group, and between consecutive groups.
 	offset = 2 * time.Second
 )
 
-// Notify handles the alerts that a group sends at a time.
+// Notify handles the alerts that a group sends.
 type Notify func(at time.Time, alerts []*rules.Alert)
 
 // Engine evaluates rules.
 type Engine struct {
 	store       *store
 	query       *promql.Engine
-	stages      [][]*rules.Group // groups of a stage do not read each other's series
-	readByRules map[string]bool  // names of series
+	stages      [][]*rules.Group // groups in a stage do not read each other's series
+	readByRules map[string]bool  // names of series that rules read
 	step        time.Duration
 
 	// EvaluationTime is the real time spent on evaluations.
@@ -53,7 +53,7 @@ type timestampKey struct{}
 
 // Options select what an engine evaluates.
 type Options struct {
-	Dir    string // directory of the database
+	Dir    string // directory for the database
 	Files  []string
 	Step   time.Duration
 	Notify Notify
@@ -96,7 +96,7 @@ func NewEngine(o Options) (*Engine, error) {
 			if ok && len(alerts) > 0 {
 				mu.Lock()
 				defer mu.Unlock()
-				for _, a := range alerts { // each is a copy made for this notification
+				for _, a := range alerts { // each alert is a copy for this notification
 					a.Labels = set.restore(a.Labels)
 				}
 				o.Notify(at, alerts)
@@ -111,7 +111,7 @@ func NewEngine(o Options) (*Engine, error) {
 		for _, r := range g.Rules() {
 			controller.reads[r] = e.recordReads(r)
 			if alerting, ok := r.(*rules.AlertingRule); ok {
-				alerting.SetRestored(true) // otherwise it would never write ALERTS
+				alerting.SetRestored(true) // otherwise, the rule would never write ALERTS
 			}
 		}
 	}
@@ -121,7 +121,8 @@ func NewEngine(o Options) (*Engine, error) {
 
 func (e *Engine) Close() error { return e.store.db.Close() }
 
-// recordReads records which series a rule reads, and which of these it reads over a range. It returns their names.
+// recordReads records which series a rule reads, and which of them it reads over a range. It returns the names of all
+// series that the rule reads.
 func (e *Engine) recordReads(r rules.Rule) map[string]bool {
 	names := map[string]bool{}
 	parser.Inspect(r.Query(), func(n parser.Node, path []parser.Node) error {
@@ -153,8 +154,8 @@ func (e *Engine) recordReads(r rules.Rule) map[string]bool {
 	return names
 }
 
-// buildStages makes each recording group a stage, in order of names, followed by one stage of all alerting groups. The
-// groups of a stage run in parallel.
+// buildStages creates a stage for each recording group, in order of the names, and then one stage for all alerting
+// groups. The groups of a stage run in parallel.
 func (e *Engine) buildStages(groups []*rules.Group) {
 	slices.SortFunc(groups, func(a, b *rules.Group) int { return strings.Compare(a.Name(), b.Name()) })
 	var recording, alerting []*rules.Group

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Log records scraped values for replays. Its lines:
+// Log records scraped values for replays, in these lines:
 //
 //	T <Unix seconds> <job> <instance>   a scrape starts
 //	N <id> <series>                     first occurrence of a series

@@ -31,7 +31,7 @@ groups:
         expr: last_over_time(elements_last[1h]) unless elements_last
 `
 
-// writeLog writes an hour of scrapes. Their only series ends after thirty minutes.
+// writeLog writes an hour of scrapes, whose only series ends after thirty minutes.
 func writeLog(t *testing.T, path string) {
 	t.Helper()
 	log, err := NewLog(path)

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// lastOverTime needs only the newest sample, regardless of its range.
+// lastOverTime is a function that needs only the newest sample, regardless of the range.
 const lastOverTime = "last_over_time"
 
 // Querier implements storage.Queryable.
@@ -130,7 +130,7 @@ func (s *newestSample) Iterator(reused chunkenc.Iterator) chunkenc.Iterator {
 	return &sampleIterator{sample: s}
 }
 
-// milliseconds is Unix time. A named type prevents vet from confusing Seek with that of package io.
+// milliseconds is a Unix time. With this alias, vet does not mistake Seek for that of io.Seeker.
 type milliseconds = int64
 
 type sampleIterator struct {

@@ -33,7 +33,7 @@ type replay struct {
 	after  func(time.Time) error
 }
 
-// Replay evaluates the rules with the scrapes in a log, and calls after for each evaluation.
+// Replay evaluates the rules with the scrapes in a log. Following each evaluation, it calls after.
 func (e *Engine) Replay(path string, after func(time.Time) error) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -116,7 +116,7 @@ func (r *replay) end(one *replayed) error {
 	return nil
 }
 
-// step appends the values at the time of the scrape, and evaluates the rules.
+// step appends the values of a scrape, and evaluates the rules.
 func (r *replay) step() error {
 	if r.now == 0 {
 		return nil

@@ -14,15 +14,15 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// namePattern matches names of series in expressions and templates.
+// namePattern matches series names in expressions and templates.
 var namePattern = regexp.MustCompile(`[a-zA-Z_][a-zA-Z0-9_:]*`)
 
-// ruleSet is a set of reduced rule files: without annotations, without recording rules that no alert needs and, unless
-// a rule reads alerts, without the constant labels of alerts. At every evaluation, Prometheus expands each label and
-// annotation of every alert as a template, and that takes longer than all queries.
+// ruleSet contains reduced rules: without annotations, without recording rules that no alert needs and, unless a rule
+// reads alerts, without the constant labels of alerts. At every evaluation, Prometheus expands each label and
+// annotation of every alert as a template, which takes longer than all queries.
 type ruleSet struct {
 	groups []rulefmt.RuleGroup
-	// alerts are the original names and labels of the rules, by their new names.
+	// alerts contains the original names and labels of alerting rules, by their new names.
 	alerts map[string]original
 }
 
@@ -31,7 +31,8 @@ type original struct {
 	labels map[string]string
 }
 
-// alertSeries is the series of active alerts, written by the rules engine. If a rule reads it, alerts keep all labels.
+// alertSeries is the name of the series of active alerts, which the rules engine writes. If a rule reads them, alerts
+// keep all labels.
 const alertSeries = "ALERTS"
 
 // loadRules reads rule files.
@@ -61,7 +62,7 @@ func loadRules(files []string) (*ruleSet, error) {
 	return set, nil
 }
 
-// extractLabels moves the constant labels of an alert to the set, and gives the alert a unique name.
+// extractLabels moves the constant labels of an alerting rule to the set, and gives the rule a unique name.
 func (s *ruleSet) extractLabels(r *rulefmt.Rule) {
 	before := original{r.Alert, map[string]string{}}
 	templated := map[string]string{}
@@ -77,7 +78,7 @@ func (s *ruleSet) extractLabels(r *rulefmt.Rule) {
 	s.alerts[r.Alert] = before
 }
 
-// restore returns the labels of an alert with the original name and labels of its rule.
+// restore returns the labels of an alert, including the original name and labels of its rule.
 func (s *ruleSet) restore(l labels.Labels) labels.Labels {
 	before, ok := s.alerts[l.Get(labels.AlertName)]
 	if !ok {
@@ -103,8 +104,8 @@ func (s *ruleSet) write(dir string) (string, error) {
 	return path, os.WriteFile(path, text, 0o644)
 }
 
-// neededRecordings finds the recording rules that alerts need, directly or indirectly, and whether a rule reads alerts.
-// It searches the text of expressions for names, so it may also keep rules that are not needed.
+// neededRecordings returns the recording rules that alerts need, directly or indirectly, and whether a rule reads
+// alerts. It searches expressions for names, so it may also return rules that are not needed.
 func neededRecordings(groups []rulefmt.RuleGroup) (needed map[string]bool, readsAlerts bool) {
 	recordings := map[string][]string{} // expressions by name
 	var pending []string

@@ -19,11 +19,11 @@ import (
 	"month/internal/vtime"
 )
 
-// scrapeTimeout is in real time, and far longer than Prometheus' timeout: a response takes no virtual time, however
-// long it takes.
+// scrapeTimeout is in real time. It is far longer than Prometheus' timeout, because a response takes no virtual time,
+// no matter how long it takes in real time.
 const scrapeTimeout = 2 * time.Minute
 
-// processStart comes from the kernel, which does not use the virtual clock.
+// processStart is a metric whose value comes from the kernel, which does not use the virtual clock.
 const processStart = "process_start_time_seconds"
 
 // Scraper scrapes targets into an engine and logs changes.
@@ -39,9 +39,9 @@ type Scraper struct {
 	Samples int
 }
 
-// Target is a scrape target with one instance label.
+// Target is a scrape target.
 type Target struct {
-	// Address is the listen address of the exporter, which may change between scrapes.
+	// Address is the exporter's listen address, which may change between scrapes.
 	Address string
 	// Started is when the exporter started.
 	Started time.Time
@@ -59,8 +59,8 @@ type Target struct {
 // scraped is one series of the exposition.
 type scraped struct {
 	labels labels.Labels
-	series *series // nil if no rule reads it; the log contains it for replays of other rules
-	fixed  bool    // its value is the start of the process
+	series *series // nil if no rule reads it; it is still logged for replays of other rules
+	fixed  bool    // the value is the start of the process
 	id     int
 	last   float64
 	scrape int
@@ -81,7 +81,7 @@ func NewScraper(clock *vtime.Clock, engine *Engine, log *Log) *Scraper {
 	}
 }
 
-// Add adds a target; query is appended to its path.
+// Add adds a target. query is appended to its path.
 func (s *Scraper) Add(address, job, instance, query string) *Target {
 	t := &Target{
 		Address: address, Started: s.clock.Now(), Job: job, Instance: instance, query: query,
@@ -95,11 +95,11 @@ func (e *Engine) up(job, instance string) *series {
 	return e.store.series(labels.FromStrings(labels.MetricName, "up", "job", job, "instance", instance))
 }
 
-// Remove removes a target; its series become stale.
+// Remove removes a target. Its series become stale.
 func (s *Scraper) Remove(t *Target) error {
 	app := s.engine.store.appender(context.Background())
 	now := s.clock.Now().UnixMilli()
-	t.scrape += 2 // so that no sample belongs to the latest scrape or the scrape before it
+	t.scrape += 2 // so that no sample seems to be from the latest scrape or the one before
 	err := s.expire(app, t, now)
 	s.log.removed(t)
 	err = errors.Join(err, app.put(t.up, now, math.Float64frombits(value.StaleNaN)), app.Commit())
@@ -115,7 +115,7 @@ func (s *Scraper) Remove(t *Target) error {
 // AddAgain adds a removed target again.
 func (s *Scraper) AddAgain(t *Target) { s.targets = append(s.targets, t) }
 
-// expire writes stale markers for series missing from the latest scrape.
+// expire writes stale markers for the series that are missing from the latest scrape.
 func (s *Scraper) expire(app *appender, t *Target, now int64) error {
 	var errs []error
 	for line, one := range t.live {

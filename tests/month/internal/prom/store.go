@@ -32,8 +32,8 @@ type store struct {
 	byName map[string]map[uint64]*series
 	ranged map[string]bool // names of series that the TSDB must contain
 	db     *tsdb.DB
-	// newest is the time of the last scrape. Samples of rules do not advance it: the groups of a stage write at different
-	// times, so the query of an earlier group would seem to be in the past.
+	// newest is the time of the latest scrape. Results of rules do not advance it: the groups of a stage write at
+	// different times, so a query from an earlier group would seem to be in the past.
 	newest int64
 }
 
@@ -108,12 +108,12 @@ func (a *appender) Rollback() error { return a.db.Rollback() }
 // SetOptions implements storage.Appender.
 func (a *appender) SetOptions(o *storage.AppendOptions) { a.db.SetOptions(o) }
 
-// AppendExemplar implements storage.Appender; rules write none.
+// AppendExemplar implements storage.Appender. Rules write no exemplars.
 func (a *appender) AppendExemplar(storage.SeriesRef, labels.Labels, exemplar.Exemplar) (storage.SeriesRef, error) {
 	return 0, nil
 }
 
-// AppendHistogram implements storage.Appender; the exporter has no native histograms.
+// AppendHistogram implements storage.Appender. The exporter has no native histograms.
 func (a *appender) AppendHistogram(storage.SeriesRef, labels.Labels, int64, *histogram.Histogram, *histogram.FloatHistogram) (storage.SeriesRef, error) {
 	return 0, nil
 }

@@ -13,7 +13,7 @@ func Key(labels map[string]string) string { return key(labels) }
 // identity identifies an alert by the labels that do not change during its lifetime.
 func identity(labels map[string]string) string { return key(labels, "organization") }
 
-// subject identifies what an alert is about, regardless of its start.
+// subject identifies what an alert is about, regardless of when it started.
 func subject(labels map[string]string) string { return key(labels, "organization", "since") }
 
 func key(labels map[string]string, without ...string) string {
@@ -26,7 +26,7 @@ func key(labels map[string]string, without ...string) string {
 	return b.String()
 }
 
-// counter counts causes, and records the first occurrence of each.
+// counter counts causes by text, and records the first occurrence of each.
 type counter map[string]*Cause
 
 func (c counter) add(text string, at int64) {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Floors are the minimum values of a score.
+// Floors are the requirements for a score.
 type Floors struct {
 	Recall, InTime, Strict, Lenient float64
 	PerDay                          float64 // maximum messages per day

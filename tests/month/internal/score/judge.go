@@ -10,13 +10,13 @@ import (
 	"month/internal/world"
 )
 
-// verdict is the value of a message, best first.
+// verdict states how useful a message is, best first.
 type verdict int
 
 const (
 	firstReport  verdict = iota // an incident that had not been reported to the receiver
 	repeatReport                // an incident that had been reported to the receiver
-	isMinor                     // true, but not an incident
+	isMinor                     // true, but about no incident
 	isFalse
 	verdictCount
 )
@@ -30,9 +30,9 @@ type judged struct {
 	cause        string
 }
 
-// judge assigns a verdict to every message with new information: the best verdict on any alert in the message.
+// judge assigns a verdict to every message with new information: the best verdict on any of its alerts.
 func (r *run) judge() {
-	reported := map[string]bool{} // incident and receiver
+	reported := map[string]bool{} // by incident and receiver
 	for _, n := range r.notifications {
 		if r.receivers[n.Receiver].Deadman {
 			continue
@@ -114,7 +114,7 @@ func (r *run) explain(a alertmanager.NotifiedAlert, at int64) (verdict, string) 
 	return isFalse, name + near
 }
 
-// endsSoon returns whether a subscription of a customer ends within a month, or ended within the last month.
+// endsSoon returns whether one of a customer's subscriptions ends within a month, or ended within the last month.
 func (r *run) endsSoon(customer string, at int64) bool {
 	const month = int64(30 * 24 * time.Hour / time.Second)
 	return slices.ContainsFunc(r.truth.Licenses, func(l License) bool {
@@ -123,7 +123,7 @@ func (r *run) endsSoon(customer string, at int64) bool {
 }
 
 // explainWithoutScope judges an alert about all scopes of a module, or about all backed-up modules of a customer, by
-// the module for which the alert is most justified.
+// the module that justifies it best.
 func (r *run) explainWithoutScope(a alertmanager.NotifiedAlert, at int64, near string) (verdict, string) {
 	best, cause := isFalse, a.Labels["alertname"]+": no such module"+near
 	for i := range r.truth.Modules {
@@ -140,7 +140,7 @@ func (r *run) explainWithoutScope(a alertmanager.NotifiedAlert, at int64, near s
 	return best, cause
 }
 
-// near returns a note about an incident that hid or distorted data shortly before.
+// near returns a note about an incident that hides or distorts data, or did so shortly before.
 func (r *run) near(at int64) string {
 	for _, i := range r.truth.Incidents {
 		if i.Blinding && at >= i.Start.Unix() && at <= i.End.Add(3*time.Hour).Unix() {
@@ -150,15 +150,14 @@ func (r *run) near(at int64) string {
 	return ""
 }
 
-// stateWords are parts of the names of alerts that are true of a module during the whole simulation, by state of the
-// module.
+// stateWords contains parts of the names of alerts that are true during the whole simulation, by state of the module.
 var stateWords = map[world.State][]string{
 	world.Disabled: {"SwitchedOff", "Disabled"},
 	world.Unset:    {"NotConfigured", "NotStarted"},
 	world.Dormant:  {"Abandoned", "Dormant"},
 }
 
-// explainBackup judges an alert about a module by the module's runs.
+// explainBackup judges an alert about a module by the module's state and runs.
 func explainBackup(name string, m *Module, at int64, near string) (verdict, string) {
 	isOf := func(part string) bool { return strings.Contains(name, part) }
 	if slices.ContainsFunc(stateWords[m.State], isOf) {

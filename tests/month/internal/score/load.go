@@ -37,7 +37,7 @@ func load(dir string) (*run, error) {
 	return r, nil
 }
 
-// ReadTruth reads the truth from the directory of a run.
+// ReadTruth reads the truth from a run's directory.
 func ReadTruth(dir string) (*Truth, error) {
 	truth := &Truth{}
 	return truth, readJSON(filepath.Join(dir, TruthFile), truth)

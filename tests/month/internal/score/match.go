@@ -18,11 +18,12 @@ const (
 	onService  = "service"
 )
 
-// defaultGrace is how long after the end of an incident an alert may still refer to it, unless the incident has its own.
+// defaultGrace is how long after the end of an incident an alert may still refer to it, unless the incident sets a grace
+// period.
 const defaultGrace = 2 * time.Hour
 
-// matching returns the incidents that an alert may refer to at a time, closest first. An alert refers to an incident if
-// its name is expected and its labels match the affected objects.
+// matching returns the incidents to which an alert may refer at a time, closest first. An alert refers to an incident
+// that expects its name and affects the objects in its labels.
 func (r *run) matching(labels map[string]string, at int64) []*world.Incident {
 	var found []*world.Incident
 	for _, i := range r.truth.Incidents {
@@ -42,8 +43,8 @@ func (r *run) matching(labels map[string]string, at int64) []*world.Incident {
 	return found
 }
 
-// distance ranks incidents that match an alert. It is smallest if both are about a customer or both about the fleet,
-// and largest if the incident needs no message.
+// distance ranks the incidents that match an alert. It is smallest if both are about a customer, or both about the
+// fleet, and largest if the incident needs no message.
 func distance(i *world.Incident, isOfCustomer bool) int {
 	switch {
 	case i.Quiet:
@@ -90,8 +91,8 @@ func (r *run) refersTo(labels map[string]string, i *world.Incident) bool {
 	}
 }
 
-// matchesModule returns whether an alert names an affected module, or no module. An alert without a scope refers to the
-// whole module. Services of protected data have a prefix.
+// matchesModule returns whether an alert names an affected module, or none. An alert without a scope refers to the
+// whole module. The services in protected data have a prefix.
 func matchesModule(labels map[string]string, i *world.Incident) bool {
 	if labels["module"] == "" {
 		return true
@@ -104,7 +105,7 @@ func matchesModule(labels map[string]string, i *world.Incident) bool {
 
 func isOfExporter(labels map[string]string) bool { return labels["area"] == "exporter" }
 
-// isNewInformation returns whether an alert in a notification is new information.
+// isNewInformation returns whether an alert in a notification is new to the receiver.
 func isNewInformation(n alertmanager.Notification, a alertmanager.NotifiedAlert) bool {
 	return (n.Kind == alertmanager.KindNew || n.Kind == alertmanager.KindMore) && a.State == alertmanager.StateNew
 }

@@ -10,22 +10,21 @@ import (
 )
 
 const (
-	// edge is the time before the end of a run in which incidents are not scored, because their alerts may fire after
+	// edge is the time before the end of a run during which incidents are not scored, because their alerts may fire after
 	// the end.
 	edge = 6 * time.Hour
-	// flapWithin is the time within which an alert that fires again has flapped.
+	// flapWithin is the time within which an alert that fires again counts as flapping.
 	flapWithin = 3 * 24 * time.Hour
-	// stormSize is the number of messages to one receiver within an hour that counts as a storm.
+	// stormSize is the number of messages to a receiver within an hour that counts as a storm.
 	stormSize = 10
-	// minPlatformCustomers is the minimum number of affected customers in a platform failure; fewer could fail by
-	// chance.
+	// minPlatformCustomers is the minimum number of customers that a platform failure affects. Fewer could fail by chance.
 	minPlatformCustomers = 5
-	// resolveWithin is the time within which a receiver must be notified of a resolved alert: the longest group interval
-	// in use, plus a margin.
+	// resolveWithin is the time within which a receiver must be notified that an alert has resolved: the longest group
+	// interval in use, plus a margin.
 	resolveWithin = 26 * time.Hour
 )
 
-// Score is the result.
+// Score is the result of scoring a run.
 type Score struct {
 	Days      float64
 	Customers int
@@ -36,7 +35,7 @@ type Score struct {
 	Receivers []ReceiverScore
 	Causes    []Cause
 	Flaps     []Cause
-	// MissedResolves are alerts that were never reported as resolved.
+	// MissedResolves are the alerts that were never reported as resolved.
 	MissedResolves []Cause
 	Problems       []string
 	// Listed are the messages with new information that are not the first report of an incident.
@@ -56,11 +55,11 @@ type KindScore struct {
 	Quiet                       bool
 	Incidents, Reported, InTime int
 	Median, Worst               time.Duration
-	Messages                    int // of all kinds, over all receivers
+	Messages                    int // of any kind, to any receiver
 	Missed                      []string
 }
 
-// ReceiverScore is the result of one receiver.
+// ReceiverScore is the result for one receiver.
 type ReceiverScore struct {
 	Receiver  string
 	Verdicts  [verdictCount]int
@@ -71,7 +70,7 @@ type ReceiverScore struct {
 	ByKind    map[string]int
 }
 
-// Cause is a reason with its frequency.
+// Cause is a reason, with its frequency.
 type Cause struct {
 	Text  string
 	Count int
@@ -114,7 +113,7 @@ func (r *run) measure() *Score {
 	return s
 }
 
-// countFailed counts the customers with a run of the affected module that ended without a restore point during the
+// countFailed counts the customers for which a run of the affected module ended without a restore point during the
 // incident, or up to an hour after it.
 func (r *run) countFailed(i *world.Incident) int {
 	return r.countAffected(i, func(x Run) bool {
@@ -122,8 +121,8 @@ func (r *run) countFailed(i *world.Incident) int {
 	})
 }
 
-// countHung counts the customers with a run of the affected module that started during the incident, ended after it and
-// took hours.
+// countHung counts the customers for which a run of the affected module started during the incident, ended after it,
+// and took hours.
 func (r *run) countHung(i *world.Incident) int {
 	const hours = int64(3 * time.Hour / time.Second)
 	return r.countAffected(i, func(x Run) bool {
@@ -141,8 +140,7 @@ func (r *run) countAffected(i *world.Incident, isAffected func(Run) bool) int {
 	return len(customers)
 }
 
-// recall returns which incidents of a kind were reported, and when. Time without data extends the time limit of an
-// incident.
+// recall returns which incidents of a kind were reported, and when. Time without data extends an incident's time limit.
 func (r *run) recall(kind string, incidents []*world.Incident) KindScore {
 	k := KindScore{Kind: kind, Quiet: incidents[0].Quiet, Incidents: len(incidents)}
 	var delays []time.Duration
@@ -182,8 +180,8 @@ func modulesOf(i *world.Incident) string {
 	return strings.Join(names, ", ")
 }
 
-// blindTime returns the time without data between the start of an incident and its time limit. The time without data
-// also extends this limit.
+// blindTime returns the time without data between the start of an incident and its time limit, which this time also
+// extends.
 func (r *run) blindTime(i *world.Incident) time.Duration {
 	var blind time.Duration
 	for {
@@ -316,9 +314,9 @@ func (r *run) flaps() []Cause {
 	return count.sorted()
 }
 
-// missedResolves returns the alerts that were reported and have resolved, but were never reported as resolved.
+// missedResolves returns the alerts that were reported and then resolved, but were never reported as resolved.
 func (r *run) missedResolves() []Cause {
-	resolvedAt := map[string]int64{} // when alerts that no longer fire were resolved
+	resolvedAt := map[string]int64{} // time at which alerts that no longer fire resolved
 	for _, t := range r.alerts {
 		if t.State == alertmanager.StateResolved {
 			resolvedAt[identity(t.Labels)] = t.At

@@ -20,10 +20,10 @@ func Of(dir string) (*Score, error) {
 	return r.measure(), nil
 }
 
-// Totals summarize a score in the values that have floors.
+// Totals summarizes a score.
 type Totals struct {
-	Recall, InTime, Strict, Lenient         float64 // shares of one
-	PerDay                                  float64 // messages, all receivers and kinds
+	Recall, InTime, Strict, Lenient         float64 // between 0 and 1
+	PerDay                                  float64 // messages of any kind to any receiver
 	Flaps, Storms, MissedResolves, Reported int
 	Incidents                               int
 }
@@ -56,8 +56,8 @@ func (s *Score) Totals() Totals {
 	return t
 }
 
-// Precision returns the share of messages that report an incident to the receiver for the first time, and the share of
-// true messages.
+// Precision returns the share of messages that are the receiver's first report of an incident, and the share of true
+// messages.
 func (r ReceiverScore) Precision() (strict, lenient float64) {
 	all := 0
 	for _, n := range r.Verdicts {

@@ -18,7 +18,7 @@ var (
 
 func hour(h float64) time.Time { return start.Add(time.Duration(h * float64(time.Hour))) }
 
-// fixture returns a truth of ten days with one module that fails from the second day to the fifth.
+// fixture returns the truth of ten days in which one module fails from the second day to the fifth.
 func fixture() *Truth {
 	return &Truth{
 		Start: start, End: start.Add(10 * 24 * time.Hour), Names: map[string]string{"c": "Customer"},

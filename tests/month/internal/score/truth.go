@@ -11,7 +11,7 @@ import (
 	"month/internal/world"
 )
 
-// Names of the files of a run.
+// Names of the files in a run's directory.
 const (
 	TruthFile         = "truth.json"
 	NotificationsFile = "notifications.jsonl"
@@ -19,7 +19,7 @@ const (
 	ReceiversFile     = "receivers.json"
 )
 
-// Truth contains the events of a world that scores depend on.
+// Truth contains the events in a world on which scores depend.
 type Truth struct {
 	Start     time.Time         `json:"start"`
 	End       time.Time         `json:"end"`
@@ -37,11 +37,11 @@ type Module struct {
 	Key      world.ModuleKey `json:"key"`
 	RPO      time.Duration   `json:"rpo"`
 	State    world.State     `json:"state"`
-	To       time.Time       `json:"to"` // when it is removed
+	To       time.Time       `json:"to"` // time of removal
 	Runs     []Run           `json:"runs"`
 }
 
-// Run is an actual run, whether or not the API reported it.
+// Run is an actual job run, whether or not the API reported it.
 type Run struct {
 	Start  int64   `json:"s"`
 	End    int64   `json:"e"`
@@ -49,20 +49,20 @@ type Run struct {
 	Failed float64 `json:"f,omitempty"` // share of objects
 }
 
-// Scan is one scan of a profile that failed.
+// Scan is a failed scan of a profile.
 type Scan struct {
 	Profile string `json:"profile"`
 	End     int64  `json:"end"`
 }
 
-// License is the end of a subscription, whether or not a backup depends on it.
+// License is the end of a subscription, to backups or anything else.
 type License struct {
 	Customer string `json:"customer"`
 	Service  string `json:"service"`
 	End      int64  `json:"end"`
 }
 
-// Objectives of modules in the exporter's configuration.
+// RPOs in the exporter's configuration.
 const (
 	RPO        = 26 * time.Hour
 	WeekendRPO = 75 * time.Hour
@@ -102,7 +102,7 @@ func TruthOf(w *world.World) *Truth {
 	return t
 }
 
-// Write writes the truth beside the notifications.
+// Write writes the truth to the directory with the notifications.
 func (t *Truth) Write(dir string) error {
 	text, err := json.Marshal(t)
 	if err != nil {
@@ -118,7 +118,7 @@ type Transition struct {
 	Labels map[string]string `json:"labels"`
 }
 
-// run is the input of a score.
+// run contains the data of a run, and the intermediate results of scoring it.
 type run struct {
 	truth         *Truth
 	notifications []alertmanager.Notification

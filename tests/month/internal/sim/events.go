@@ -10,8 +10,7 @@ import (
 	"month/internal/world"
 )
 
-// schedule schedules the effects of incidents on exporters and targets. Only the last shard is affected; other shards
-// continue.
+// schedule schedules the effects of incidents on exporters and targets. Only the last shard is affected.
 func (f *fleet) schedule() {
 	for _, i := range f.world.Incidents {
 		if !isSimulatedByFleet(i) {
@@ -40,7 +39,7 @@ func (f *fleet) schedule() {
 	}
 }
 
-// at schedules an event. A failure stops the run at the next step.
+// at schedules an event. If it fails, the run stops at the next step.
 func (f *fleet) at(t time.Time, event func() error) {
 	f.clock.At(t, func() { f.failure = errors.Join(f.failure, event()) })
 }
@@ -70,10 +69,10 @@ func (f *fleet) restart(x *exporter, losesState bool) error {
 	return f.relaunch(x)
 }
 
-// replace deploys an exporter under another instance label. Both exporters run for some time.
+// replace deploys the successor of an exporter, with another instance label. Both run concurrently for some time.
 func (f *fleet) replace(x *exporter, host string) error {
 	old := *x
-	x.deploy++ // two exporters must not share a state
+	x.deploy++ // two exporters must not share a state file
 	if err := f.launch(x); err != nil {
 		return err
 	}
@@ -90,7 +89,7 @@ func (f *fleet) replace(x *exporter, host string) error {
 	return nil
 }
 
-// renew configures a later expiry of the credential for all exporters.
+// renew configures a later expiry of the credential in all exporters.
 func (f *fleet) renew() error {
 	f.expires = f.clock.Now().Add(renewedLifetime)
 	var err error

@@ -28,7 +28,7 @@ const (
 	port            = "10027"
 )
 
-// fleet contains the exporters and their scraper.
+// fleet consists of the exporters and their scraper.
 type fleet struct {
 	options Options
 	clock   *vtime.Clock
@@ -143,7 +143,7 @@ func (f *fleet) job(x *exporter) string {
 	return "elements"
 }
 
-// addTargets adds the targets of an exporter under a host name.
+// addTargets adds an exporter's targets under a host name.
 func (f *fleet) addTargets(x *exporter, host string) error {
 	if f.options.Targets <= 1 {
 		x.targets = []*prom.Target{f.scraper.Add(x.process.Address, f.job(x), host+":"+port, "")}
@@ -171,8 +171,8 @@ type targetGroup struct {
 	Labels map[string]string `json:"labels"`
 }
 
-// discover fetches the exporter's service discovery. The clock does not move in the meantime, because the exporter
-// responds without timers.
+// discover fetches the targets from the exporter's service discovery. The clock need not move in the meantime, because
+// the response depends on no timer.
 func (f *fleet) discover(x *exporter) ([]targetGroup, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(network, address string) (net.Conn, error) {
 		conn, err := net.Dial(network, address)

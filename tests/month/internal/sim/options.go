@@ -13,7 +13,7 @@ import (
 
 // Options select what to simulate.
 type Options struct {
-	Out          string // output directory, emptied first
+	Out          string // output directory, which is emptied first
 	Exporter     string // path of the exporter binary
 	Shim         string // path of the shared library with the virtual clock
 	Rules        string // directory with elements-*.yml
@@ -25,7 +25,7 @@ type Options struct {
 	MinJump      time.Duration
 	Jobs         time.Duration // interval of the jobs collector
 	Shards       int           // number of exporters, each a separate scrape job
-	Targets      int           // number of targets that service discovery lists for an exporter
+	Targets      int           // number of targets per exporter in service discovery
 	Progress     io.Writer
 }
 
@@ -38,7 +38,7 @@ func ruleFiles(dir string) ([]string, error) {
 	return files, err
 }
 
-// stepFile is the name of the file with a run's step. Replays use the same step.
+// stepFile is the name of the file with a run's step, which replays reuse.
 const stepFile = "step"
 
 func writeStep(o Options) error {
@@ -54,7 +54,7 @@ func readStep(from string, o *Options) error {
 	return err
 }
 
-// checkDistinct rejects an output directory that is also the input.
+// checkDistinct returns an error if the output directory is also the input.
 func checkDistinct(from, out string) error {
 	a, err := filepath.Abs(from)
 	if err != nil {
@@ -67,8 +67,8 @@ func checkDistinct(from, out string) error {
 	return err
 }
 
-// prepareDir empties or creates a directory. It returns an error for a directory that is not empty and does not contain
-// a run.
+// prepareDir creates or empties a directory. It returns an error if the directory is not empty and does not contain a
+// run.
 func prepareDir(out, marker string) error {
 	entries, err := os.ReadDir(out)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -83,8 +83,7 @@ func (p *pipeline) fail(err error) {
 	}
 }
 
-// settle runs Alertmanager until just before the next step, and records rules that failed. It also returns earlier
-// errors.
+// settle runs Alertmanager until just before the next step, and records failed rules. It also returns earlier errors.
 func (p *pipeline) settle(now time.Time) error {
 	for _, rule := range p.engine.Unhealthy() {
 		p.failedRules[rule] = true

@@ -15,7 +15,7 @@ import (
 // validFor is the number of evaluations for which a firing alert is valid, as in Prometheus.
 const validFor = 4
 
-// openReplay creates the pipeline of a replay, with the interval of the replayed run.
+// openReplay creates the pipeline of a replay, with the step of the replayed run.
 func openReplay(from string, o *Options) (*pipeline, error) {
 	if err := errors.Join(checkDistinct(from, o.Out), readStep(from, o)); err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func Replay(from string, o Options) (err error) {
 	})
 }
 
-// ReplayAlerts sends the alerts of an earlier run through another configuration of Alertmanager.
+// ReplayAlerts sends the alerts of an earlier run through Alertmanager with another configuration.
 func ReplayAlerts(from string, o Options) (err error) {
 	p, err := openReplay(from, &o)
 	if err != nil {

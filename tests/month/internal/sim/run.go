@@ -52,7 +52,7 @@ func Run(o Options) (err error) {
 	return simulate(p, f, server)
 }
 
-// simulate scrapes and evaluates at every step.
+// simulate scrapes the exporters and evaluates the rules at every step.
 func simulate(p *pipeline, f *fleet, server *api.Server) error {
 	start := time.Now()
 	lastProgress := f.world.Start
@@ -79,7 +79,7 @@ func simulate(p *pipeline, f *fleet, server *api.Server) error {
 	return nil
 }
 
-// isSimulatedByFleet returns whether the fleet simulates an incident; otherwise, the API does.
+// isSimulatedByFleet returns whether the fleet simulates an incident instead of the API or the world.
 func isSimulatedByFleet(i *world.Incident) bool {
 	return strings.HasPrefix(i.Effect, "exporter_") || i.Effect == world.ScrapeFails || i.Effect == world.TargetMissing || i.Effect == world.CredentialExpires
 }

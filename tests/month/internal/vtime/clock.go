@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// maxMinJumpWhileBusy caps the minimum jump while requests arrive, so that pauses between requests are not stretched.
+// maxMinJumpWhileBusy limits the minimum jump while requests arrive, so that pauses between requests are not stretched.
 const maxMinJumpWhileBusy = time.Second
 
 type event struct {
@@ -45,20 +45,20 @@ type Clock struct {
 	procs        []*Process
 	read         int64 // bytes that the driver read from exporters
 	written      int64 // bytes that the driver wrote to exporters
-	unreadOut    int64 // bytes sent by exporters that will not be read
-	unreadIn     int64 // bytes written to exporters that will not be read
+	unreadOut    int64 // bytes from exporters that will never be read
+	unreadIn     int64 // bytes to exporters that will never be read
 	inFlight     int64 // requests in progress
 	requests     int64
 	lastRequests int64
 
-	// Resyncs counts connections that were dropped with unread bytes.
+	// Resyncs counts how often connections were dropped with unread bytes.
 	Resyncs int
 	// Jumps counts the moves of the clock.
 	Jumps int
 }
 
-// New returns a clock at start. While there are no requests, it moves by at least minJump, so timers of exporters may
-// be late by that much.
+// New returns a clock that starts at start. While there are no requests, it moves by at least minJump, so the
+// exporters' timers may be late by up to that time.
 func New(start time.Time, minJump time.Duration) *Clock {
 	return &Clock{now: start.UnixNano(), minJump: int64(minJump)}
 }
@@ -95,7 +95,7 @@ func (c *Clock) RunTo(t time.Time) error {
 	return c.Settle()
 }
 
-// step moves the clock to the next due time, but not beyond limit, and runs the events that are due.
+// step moves the clock to the next due time or to limit, whichever is earlier, and runs the events that are due.
 func (c *Clock) step(limit time.Time) error {
 	if err := c.Settle(); err != nil {
 		return err

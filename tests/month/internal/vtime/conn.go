@@ -23,7 +23,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write implements net.Conn. Bytes are counted before they are written, so that the exporter never reads uncounted
+// Write implements net.Conn. Bytes are counted before they are written, so that an exporter never reads uncounted
 // bytes.
 func (c *Conn) Write(b []byte) (int, error) {
 	atomic.AddInt64(&c.clock.written, int64(len(b)))
@@ -34,7 +34,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// ServerConn is a connection that an exporter opened. It stops the clock from the first byte of a request to Done.
+// ServerConn is a connection that an exporter opened. The clock stops from the first byte of a request until Done.
 type ServerConn struct {
 	Conn
 	inFlight bool

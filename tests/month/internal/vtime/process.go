@@ -16,17 +16,17 @@ import (
 )
 
 const (
-	// maxThreads equals MAX_THREADS in shim.c. An exporter with one worker has two threads that wait for I/O.
+	// maxThreads equals MAX_THREADS in shim.c.
 	maxThreads = 64
 	// shmSize is the size of the shared memory in bytes, a multiple of the page size.
 	shmSize = 8192
-	// listenTimeout is the real time within which an exporter must listen.
+	// listenTimeout is the real time within which an exporter must start to listen.
 	listenTimeout = 20 * time.Second
 	// stopTimeout is the real time within which an exporter must exit after SIGTERM.
 	stopTimeout = 20 * time.Second
 	// stopStep is the step of the clock while an exporter stops.
 	stopStep = 200 * time.Millisecond
-	// maxWakeChecks limits how often wake checks that a thread has woken; all checks together take about two seconds.
+	// maxWakeChecks limits how often wake checks whether a thread has woken. All checks together take about two seconds.
 	maxWakeChecks = 200_000
 )
 
@@ -59,7 +59,7 @@ type Command struct {
 	Env     []string
 	Address string // listen address in Args
 	Shim    string
-	Dir     string // for its shared memory
+	Dir     string // directory for shared memory
 	Log     string // file to which its output is appended
 }
 
@@ -78,7 +78,7 @@ func (c *Clock) Start(command Command) (*Process, error) {
 	}
 	defer log.Close()
 	p.cmd = exec.Command(command.Program, command.Args...)
-	// One worker, so that there are few threads to wait for.
+	// With one worker, there are few threads to wait for.
 	p.cmd.Env = append(command.Env, "LD_PRELOAD="+command.Shim, "VT_DIR="+p.dir, "TOKIO_WORKER_THREADS=1", "PATH=/usr/bin:/bin")
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -173,7 +173,7 @@ func (p *Process) advance(now int64) {
 	}
 }
 
-// deadline returns when the next timer of the exporter is due.
+// deadline returns when the exporter's next timer is due.
 func (p *Process) deadline() int64 {
 	next := int64(math.MaxInt64)
 	if p.dead.Load() {
@@ -188,7 +188,7 @@ func (p *Process) deadline() int64 {
 	return next
 }
 
-// wake wakes the threads whose timers are due, and waits until they run. Until then, they look idle.
+// wake wakes the threads whose timers are due, and waits until they run, because until then they look idle.
 func (p *Process) wake(now int64) {
 	if p.dead.Load() {
 		return

@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// These limits are in real time: how long the driver waits for exporters to become idle.
+// Limits in real time for how the driver waits until exporters are idle.
 const (
-	// spins is the number of checks before the driver sleeps between checks. Most waits are shorter than the shortest sleep.
+	// spins is the number of checks without a pause. Most waits are shorter than the shortest sleep.
 	spins = 2000
-	// pollPause is the pause between later checks. It is short, because most waits end within microseconds.
+	// pollPause is the pause between later checks.
 	pollPause = 15 * time.Microsecond
-	// resyncAfter is how long bytes may stay unread before their connection counts as dropped. An exporter whose
-	// threads all wait for I/O reads loopback data far earlier.
+	// resyncAfter is how long bytes may remain unread before their connection counts as dropped. An exporter whose threads
+	// all wait for I/O would have read the bytes far earlier.
 	resyncAfter = 60 * time.Millisecond
-	// stuckAfter is far longer than a poll of a large fleet takes on a busy machine.
+	// stuckAfter is how long something may be in flight. Polls of a large fleet take far less time, even on a busy
+	// machine.
 	stuckAfter = 2 * time.Minute
 	// startupTimeout is how long an exporter may take to start its threads.
 	startupTimeout = time.Second
@@ -33,7 +34,7 @@ const (
 	unreadData blocker = "bytes are in flight"
 )
 
-// Settle waits until nothing is in flight.
+// Settle waits until nothing is in flight, or returns an error if that takes too long.
 func (c *Clock) Settle() error {
 	var since time.Time
 	for i := 0; ; i++ {

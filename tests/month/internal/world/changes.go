@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// changes are ordinary events; each affects one customer.
+// changes are ordinary events, each of which affects one customer.
 var changes = map[string]func(*World, *Customer, time.Time){
 	"onboarding": func(w *World, c *Customer, t time.Time) { w.onboard(c, t, t.Add(w.between(4*time.Hour, 12*time.Hour))) },
 	"leaving":    func(_ *World, c *Customer, t time.Time) { c.To = t },
@@ -42,7 +42,7 @@ func (w *World) change() {
 	}
 }
 
-// onboard makes a customer new as of from. Its modules first run at first or later.
+// onboard makes a customer join at from. The first runs of its modules are at first or later.
 func (w *World) onboard(c *Customer, from, first time.Time) {
 	c.From = from
 	c.names[0].name = fmt.Sprintf("New customer %d", c.Index)

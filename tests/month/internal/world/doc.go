@@ -1,3 +1,3 @@
-// Package world generates a partner's customers, all events in a period of days, and the incidents that alerts are
-// compared with. Everything is generated in advance from a seed and a Scenario.
+// Package world generates a partner's customers, all events over a number of days, and the incidents with which alerts
+// are compared. Everything is generated in advance from a seed and a Scenario.
 package world

@@ -15,7 +15,7 @@ const (
 	onFleet    Subject = "fleet"
 )
 
-// Effects implemented by the API and the driver; the world contains only their times.
+// Effects that the API and the driver implement. The world contains only their times.
 const (
 	CustomerStatus     = "customer_api_status"
 	APIStatus          = "api_status"
@@ -118,7 +118,7 @@ func spanOnProfile(name string) func(*World, *Incident, *Customer, *Module) {
 	}
 }
 
-// spanOnService affects the module with a number at every customer.
+// spanOnService returns a function that affects a module of every customer.
 func spanOnService(name string) func(*World, *Incident, *Customer, *Module) {
 	return func(w *World, i *Incident, _ *Customer, affected *Module) {
 		i.Service = ModuleName(affected.Number)
@@ -133,7 +133,7 @@ func spanOnService(name string) func(*World, *Incident, *Customer, *Module) {
 }
 
 func applyCollapse(_ *World, i *Incident, _ *Customer, m *Module) {
-	const large = 20_000 // MB, because no alert fires when a small backup shrinks
+	const large = 20_000 // MB; no alert fires if a small backup shrinks
 	m.SizeMB = large
 	m.effects = append(m.effects, span(effectCollapse, i, 0))
 	i.Modules = []ModuleKey{m.Key()}
@@ -145,7 +145,7 @@ func applyCoverage(_ *World, i *Incident, _ *Customer, m *Module) {
 	i.Modules = []ModuleKey{m.Key()}
 }
 
-// applyNeverOK makes the customer new, with a module that has failed since its first run.
+// applyNeverOK makes the customer new, with a module whose runs have all failed.
 func applyNeverOK(w *World, i *Incident, c *Customer, m *Module) {
 	w.onboard(c, i.Start.Add(-6*time.Hour), i.Start)
 	m.firstRun = i.Start
@@ -161,7 +161,7 @@ func applyConsent(_ *World, i *Incident, c *Customer, _ *Module) {
 	applyToModules(i, c, effectConsent, func(m *Module) bool { return m.Type == TypeMicrosoft365 })
 }
 
-// applyJobsEmpty empties the job list; nothing runs during the incident.
+// applyJobsEmpty empties the job list. Nothing runs during the incident.
 func applyJobsEmpty(_ *World, i *Incident, c *Customer, _ *Module) {
 	applyToModules(i, c, effectSilent, func(*Module) bool { return true })
 	c.effects = append(c.effects, span(effectJobsEmpty, i, 0))

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// zones are the time zones of customers. Repeated zones are more frequent.
+// zones are the time zones of customers. Zones that are repeated occur more often.
 var zones = []string{"Europe/Berlin", "Europe/Berlin", "Europe/Amsterdam", "Europe/London", "America/New_York", "America/New_York", "America/Chicago", "Asia/Tokyo", "UTC"}
 
 // Span is the size of a world.
@@ -161,7 +161,7 @@ func (w *World) state(ms ModuleShape) State {
 	return Active
 }
 
-// addLicenses adds the subscriptions, starting with the subscription for the backups.
+// addLicenses adds the subscriptions, starting with the one for backups.
 func (w *World) addLicenses(c *Customer, shape Shape) {
 	seats := 10 + w.random.Intn(300)
 	l := &License{Service: shape.License, Backup: true, Seats: seats, Assigned: seats - w.random.Intn(1+seats/8)}
@@ -180,7 +180,7 @@ func (w *World) addLicenses(c *Customer, shape Shape) {
 	}
 }
 
-// dateLicense sets the end of a one-year subscription, and its renewal some days earlier.
+// dateLicense sets the end of a one-year subscription, and the time of its renewal some days earlier.
 func (w *World) dateLicense(l *License) {
 	lead := []int{1, 3, 5, 10, 14, 20, 25}[w.random.Intn(7)]
 	l.Expires = w.Start.Truncate(day).Add(time.Duration(3+w.random.Intn(362))*day + 12*time.Hour)
@@ -196,7 +196,7 @@ func (l *License) EndsAt(t time.Time) time.Time {
 	return l.Expires
 }
 
-// AssignedAt returns the seats in use at t.
+// AssignedAt returns the number of seats in use at t.
 func (l *License) AssignedAt(t time.Time) int {
 	if l.effects.has(effectSeatsOver, t) {
 		return l.Seats + 1 + l.Seats/20

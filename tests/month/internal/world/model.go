@@ -15,7 +15,7 @@ type World struct {
 	Start, End time.Time
 	Customers  []*Customer
 	Incidents  []*Incident
-	// Unplaced are kinds of incidents without a suitable customer or time.
+	// Unplaced contains the kinds of incidents for which there was no suitable customer or time.
 	Unplaced []string
 	Noise    Noise
 
@@ -28,7 +28,7 @@ type World struct {
 // Customer returns the customer with an id, or nil.
 func (w *World) Customer(id string) *Customer { return w.byID[id] }
 
-// Customer is one organization.
+// Customer is an organization.
 type Customer struct {
 	Index              int
 	ID, Email, Country string
@@ -37,10 +37,10 @@ type Customer struct {
 	Modules            []*Module
 	Licenses           []*License
 	Profiles           []*Profile
-	ScanType           int // job type of the tenants' scan, -1 for none
+	ScanType           int // job type of the scan, or -1 for none
 	ScanStatus         int
 	WeekendOff         bool
-	LicenseEnd         time.Time // of the products other than backups
+	LicenseEnd         time.Time // end of subscriptions to services other than backups
 	TenantSeats        int       // Microsoft licences in the tenant
 	names              []rename
 	zone               *time.Location
@@ -74,7 +74,7 @@ type Module struct {
 	SizeMB       float64
 	From, To     time.Time
 	Runs         []Run
-	// Protected is the share of protected objects; -1 if the module has no protected data.
+	// Protected is the share of protected objects, or -1 if the module has no protected data.
 	Protected float64
 
 	firstRun     time.Time
@@ -101,7 +101,7 @@ const (
 	Dormant
 )
 
-// Run is one run of a module or one scan of a profile.
+// Run is a run of a module, or a scan of a profile.
 type Run struct {
 	ID                             string
 	Queued, Start, End             time.Time
@@ -129,7 +129,7 @@ type Profile struct {
 	effects                  effectList
 }
 
-// effectSpan is an effect during a period.
+// effectSpan is an effect that lasts for a period.
 type effectSpan struct {
 	name     string
 	from, to time.Time
@@ -138,7 +138,7 @@ type effectSpan struct {
 
 type effectList []effectSpan
 
-// at returns the effect at a time.
+// at returns the effect with this name that is active at a time.
 func (l effectList) at(name string, t time.Time) (effectSpan, bool) {
 	for _, e := range l {
 		if e.name == name && !t.Before(e.from) && t.Before(e.to) {

@@ -2,7 +2,7 @@ package world
 
 import "fmt"
 
-// Numeric values of the API that the world uses.
+// Numbers from the API that the world uses.
 const (
 	TypeMicrosoft365 = 7
 	TypeIaaS         = 12

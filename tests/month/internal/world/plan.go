@@ -8,16 +8,17 @@ import (
 )
 
 const (
-	// fleetGap is the time between two incidents of the whole fleet, so that alerts can be attributed to one of them.
+	// fleetGap is the minimum time between two incidents that affect the whole fleet, so that alerts can be attributed to
+	// one of them.
 	fleetGap = 3 * time.Hour
-	// shortSpan is the length below which a period is short: incidents of the whole fleet then have their minimum
-	// duration, so that most kinds fit.
+	// shortSpan is the length below which a period is short. In a short period, incidents that affect the whole fleet have
+	// their minimum duration, so that most kinds fit.
 	shortSpan = 8 * day
 	// settling is the time without incidents at both ends of the period.
 	settling = 8 * time.Hour
-	// tail is the time that an incident needs after its notification is due.
+	// tail is the time that must remain after an incident's notification is due.
 	tail = 2 * time.Hour
-	// perMonth and perCustomers are the units of the counts of a scenario.
+	// perMonth and perCustomers are the period and the number of customers to which a scenario's counts refer.
 	perMonth     = 30 * day
 	perCustomers = 100
 	// In a small fleet, a larger share of customers may have incidents, so that a short run contains every kind.
@@ -28,7 +29,7 @@ const (
 	placementAttempts = 200
 )
 
-// plan places the incidents of the scenario. Every kind is placed once before any kind is placed twice.
+// plan places the scenario's incidents. Every kind is placed once before any is placed twice.
 func (w *World) plan() {
 	kinds := slices.Clone(w.scenario.Incidents)
 	w.random.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
@@ -69,7 +70,7 @@ func (w *World) plan() {
 	}
 }
 
-// isSelective returns whether few customers are suitable for a kind. Such kinds are placed first.
+// isSelective returns whether only few customers are suitable for a kind. Such kinds are placed first.
 func (k *Kind) isSelective() bool { return k.Where.MinScopes > 0 || k.Where.Type != nil }
 
 func (w *World) place(k *Kind, fleet *timetable) bool {
@@ -122,7 +123,7 @@ func (w *World) add(i *Incident) {
 	w.Incidents = append(w.Incidents, i)
 }
 
-// timetable separates incidents of the whole fleet.
+// timetable keeps incidents that affect the whole fleet apart.
 type timetable struct {
 	from, to time.Time
 	reserved [][2]time.Time
@@ -178,7 +179,7 @@ func (w *World) anyModule(where Where) *Module {
 	return &Module{Number: where.Modules[w.random.Intn(len(where.Modules))]}
 }
 
-// modules returns the active modules of a customer that an incident may affect.
+// modules returns a customer's active modules that an incident may affect.
 func (where Where) modules(c *Customer) []*Module {
 	var fits []*Module
 	active := 0

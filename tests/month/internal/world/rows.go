@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Row is the row of a module in the list of jobs: its latest state.
+// Row is the row of a module in the job list, with its latest state.
 type Row struct {
 	Type, Module, Status           int
 	ID, Scope                      string
 	Start, End, Modified           time.Time
 	Total, Failed, Skipped, Warned int
 	SizeMB                         int64
-	// Scan marks the row of a tenant scan. It has neither counts nor times.
+	// Scan is true for the row of a tenant scan, which has neither counts nor times.
 	Scan bool
 }
 
@@ -32,7 +32,7 @@ func (c *Customer) ListedAt(t time.Time) bool {
 	return !t.Before(c.From) && t.Before(c.To) && !c.effects.has(effectHidden, t)
 }
 
-// JobsAt returns the job list at t from the first or second replica. The second replica may lack a module.
+// JobsAt returns the job list at t from the first or second replica. On the second replica, a module may be missing.
 func (c *Customer) JobsAt(t time.Time, second bool) []Row {
 	if c.effects.has(effectJobsEmpty, t) {
 		return nil
@@ -52,7 +52,7 @@ func (c *Customer) JobsAt(t time.Time, second bool) []Row {
 			newest[m.Number] = row.Modified
 		}
 	}
-	for i := range rows { // the API reports the change of the module, not of the run
+	for i := range rows { // the API reports when the module changed instead of the run
 		if rows[i].Scope != "" && !rows[i].Modified.IsZero() {
 			rows[i].Modified = newest[rows[i].Module]
 		}
@@ -90,7 +90,7 @@ func (m *Module) row(t time.Time) Row {
 	return row
 }
 
-// latest returns the run that changed last. A change is when a run is queued, starts or ends.
+// latest returns the run that changed last. A run changes when it is queued, starts or ends.
 func (m *Module) latest(t time.Time) (Run, bool) {
 	after, _ := slices.BinarySearchFunc(m.Runs, t, func(r Run, t time.Time) int {
 		if r.Queued.After(t) {
@@ -98,7 +98,7 @@ func (m *Module) latest(t time.Time) (Run, bool) {
 		}
 		return -1
 	})
-	const overlapping = 8 // maximum number of runs that are skipped during a long one
+	const overlapping = 8 // maximum number of later runs during a long run
 	best, found := Run{}, false
 	for i := after - 1; i >= 0 && i >= after-overlapping; i-- {
 		if r := m.Runs[i]; !found || changed(r, t).After(changed(best, t)) {
@@ -118,8 +118,8 @@ func changed(r Run, t time.Time) time.Time {
 	return r.End
 }
 
-// ProtectedAt returns the numbers of scanned and protected objects and the stored size, or false if the module has no
-// protected data.
+// ProtectedAt returns the numbers of scanned and protected objects and the stored size. It returns false if the module
+// has no protected data.
 func (m *Module) ProtectedAt(start, t time.Time) (scanned, protected int, storedMB float64, listed bool) {
 	if m.Protected < 0 || !m.ListedAt(t) || m.State == Unset || m.State == Active && t.Before(m.firstRun.Add(day)) {
 		return 0, 0, 0, false

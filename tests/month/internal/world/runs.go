@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	// history is how long before the period the first runs take place. No run before the period fails.
+	// history is how long before the period the first runs start. No run before the period fails.
 	history = 12 * day
-	// overrun is how long runs continue after the period, so that its last days do not differ from its other days.
+	// overrun is how long runs continue after the period, so that its last days are like the others.
 	overrun = 2 * day
 	// shortest is the minimum duration of a run.
 	shortest = 5 * time.Second
-	// maxQueued is the maximum time that a run is queued.
+	// maxQueued is the maximum time for which a run is queued.
 	maxQueued = 45 * time.Minute
 )
 
@@ -148,7 +148,7 @@ func (w *World) finish(c *Customer, m *Module, run *Run, duration time.Duration)
 	}
 }
 
-// fail chooses how a run fails: during processing, before the first object, or before it starts.
+// fail chooses how a run fails: while it processes objects, before the first object, or before it starts.
 func (w *World) fail(run *Run) {
 	run.Failed = 0
 	switch w.random.Intn(5) {
@@ -166,7 +166,7 @@ func (w *World) fail(run *Run) {
 // IsRestorePoint returns whether a run with this status created a restore point.
 func IsRestorePoint(status int) bool { return status == StatusFinished || status == StatusException }
 
-// scan generates the daily scans of a profile.
+// scan generates a profile's daily scans.
 func (w *World) scan(p *Profile) {
 	for d := w.Start.Add(-5 * day).Truncate(day); d.Before(w.End.Add(overrun)); d = d.Add(day) {
 		start := d.Add(p.Daily)

@@ -16,7 +16,7 @@ import (
 //go:embed scenario.yml
 var defaultScenario []byte
 
-// Scenario describes the contents of a world; scenario.yml documents its keys.
+// Scenario describes the contents of a world. scenario.yml documents its keys.
 type Scenario struct {
 	Shapes    []Shape  `yaml:"shapes"`
 	Products  Products `yaml:"products"`
@@ -35,7 +35,7 @@ type Shape struct {
 	Modules  []ModuleShape `yaml:"modules"`
 }
 
-// ModuleShape is one module that a customer of a shape may have.
+// ModuleShape is a module that customers of a shape may have.
 type ModuleShape struct {
 	Type      int     `yaml:"type"`
 	Module    int     `yaml:"module"`
@@ -47,7 +47,7 @@ type ModuleShape struct {
 	Dormant   float64 `yaml:"dormant"`
 }
 
-// Products are the subscriptions for services other than backups.
+// Products are the subscriptions to services other than backups.
 type Products struct {
 	Others []string `yaml:"others"`
 	Most   int      `yaml:"most"`
@@ -71,13 +71,13 @@ type Noise struct {
 	RequestFails  float64 `yaml:"request_fails"`
 }
 
-// Change is an ordinary event of customers.
+// Change is a kind of ordinary event.
 type Change struct {
 	Change string  `yaml:"change"`
 	Count  float64 `yaml:"count"`
 }
 
-// Kind is one kind of incident.
+// Kind is a kind of incident.
 type Kind struct {
 	Name     string             `yaml:"kind"`
 	Effect   string             `yaml:"effect"`
@@ -130,7 +130,7 @@ func (p *Pattern) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
-// LoadScenario reads a scenario; if path is empty, the default scenario.
+// LoadScenario reads a scenario, or the default scenario if path is empty.
 func LoadScenario(path string) (*Scenario, error) {
 	text := defaultScenario
 	if path != "" {

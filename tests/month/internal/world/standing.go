@@ -14,8 +14,8 @@ const (
 	unusedBelow = 0.8
 )
 
-// addStanding adds incidents that follow from the world itself: subscriptions and credentials near their end, and
-// problems that always exist.
+// addStanding adds incidents that follow from the world itself: subscriptions and credentials that end soon, and
+// problems that exist all the time.
 func (w *World) addStanding() {
 	for _, c := range w.Customers {
 		w.addLicenseIncidents(c)
