@@ -1,4 +1,4 @@
-# Configuration of Cloudflare's pint, which checks the rules without a Prometheus server.
+# Configuration for Cloudflare's pint, which checks the rules without a Prometheus server.
 
 parser {
   schema = "prometheus"
@@ -6,8 +6,8 @@ parser {
 
 checks {
   disabled = [
-    # Alerts use the recording rules of the other file, which is evaluated separately. Their results may be one interval
-    # old, which is far below every `for`. ElementsRecordingRulesMissing fires if they are not evaluated at all.
+    # Alerts use the recording rules in the other file, which is evaluated separately. Their results may be one interval
+    # old, which is far less than any `for`. ElementsRecordingRulesMissing fires if they are not evaluated at all.
     "rule/dependency",
   ]
 }
@@ -32,7 +32,7 @@ rule {
   match {
     name = ".+1h"
   }
-  # The monthly report and the alerts read these series only with range functions.
+  # The monthly report and the alerts read these series only with functions over ranges.
   disable = ["group/interval"]
 }
 
