@@ -339,7 +339,6 @@ impl Parts {
         })
     }
 
-    /// Returns the poll loop.
     fn scheduler(&self) -> Scheduler {
         Scheduler::new(
             self.schedule_config.clone(),

@@ -117,7 +117,6 @@ pub fn store() -> Arc<Store> {
     store
 }
 
-/// Commits a customer.
 pub fn publish(store: &Store, customer: usize) {
     publish_rows(store, customer, &rows(customer));
 }

@@ -118,7 +118,6 @@ impl Prometheus {
         self.get("query", &[("query", query)]).1
     }
 
-    /// Waits until a query has a result.
     fn wait_for_result(&self, query: &str) {
         let start = Instant::now();
         while std::net::TcpStream::connect(self.address).is_err() || list(&self.instant(query)).next().is_none() {

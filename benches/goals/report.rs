@@ -28,7 +28,6 @@ pub fn print_processor() {
     println!("{cores} × {model}, cache {}", field("cache size").unwrap_or("unknown"));
 }
 
-/// Prints a duration and its ratio to a reference.
 pub fn print_line(name: &str, time: Duration, reference: &str, ratio: f64) {
     println!(
         "{name:<58} {:>9.1} ms   {ratio:>8.2} × {reference}",
@@ -40,7 +39,6 @@ pub fn ratio(time: Duration, reference: Duration) -> f64 {
     time.as_secs_f64() / reference.as_secs_f64()
 }
 
-/// Prints whether a value meets its goal.
 pub fn print_goal(name: &str, value: f64, maximum: f64) {
     let met = if value <= maximum { "met" } else { "MISSED" };
     println!("GOAL {name}: {value:.3} (at most {maximum:.3}) — {met}");

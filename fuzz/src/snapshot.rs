@@ -17,7 +17,6 @@ impl Block for Records {
     }
 }
 
-/// Returns a snapshot of these records.
 pub(crate) fn snapshot(records: impl Iterator<Item = Arc<[Table]>>) -> Snapshot {
     Snapshot {
         groups: vec![Group {

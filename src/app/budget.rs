@@ -28,7 +28,6 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Returns the number of requests in one cycle over all targets.
     fn per_cycle(&self) -> f64 {
         self.requests * self.targets as f64
     }

@@ -156,7 +156,6 @@ fn attributes() -> Option<NamedTempFile> {
     Some(file)
 }
 
-/// Returns the subtitle of the demo's pages.
 fn subtitle(options: &args::Simulator) -> String {
     let customers = counted(options.customers, "simulated customer", "simulated customers");
     let times = match options.speed.to_string().as_str() {

@@ -52,7 +52,6 @@ fn body<T: DeserializeOwned>(call: &Call) -> Result<T, ApiResponse> {
     serde_json::from_str(&call.body).map_err(|error| ApiResponse::error(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 
-/// Returns a request without the secrets sent to the token endpoint.
 fn without_secrets(request: &Request) -> serde_json::Value {
     let mut without_secrets = request.clone();
     if without_secrets.path == TOKEN_PATH {

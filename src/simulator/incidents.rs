@@ -209,7 +209,6 @@ fn weekday(at: i64) -> i64 {
     at.div_euclid(DAY).saturating_add(EPOCH_WEEKDAY).rem_euclid(7)
 }
 
-/// Returns the start of the next week.
 fn next_monday(at: i64) -> i64 {
     let midnight = at.div_euclid(DAY).saturating_mul(DAY);
     midnight.saturating_add((7 - weekday(at)).saturating_mul(DAY))

@@ -164,7 +164,6 @@ fn word<'a>(mut words: impl Iterator<Item = &'a (u16, &'a str)>, number: u16) ->
         .map_or_else(|| number.to_string(), |(_, word)| (*word).to_owned())
 }
 
-/// Returns the number for a word.
 fn number<'a>(mut words: impl Iterator<Item = &'a (u16, &'a str)>, word: &str) -> Option<u16> {
     words.find(|(_, listed)| *listed == word).map(|(number, _)| *number)
 }

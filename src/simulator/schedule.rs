@@ -103,7 +103,6 @@ impl Schedule {
         before.div_euclid(self.period.max(1)).saturating_add(1)
     }
 
-    /// Returns whether a run starts in a slot.
     fn has_run(&self, slot: i64) -> bool {
         self.start_of(slot) >= self.not_before
             && match self.interruption(slot) {

@@ -207,7 +207,6 @@ fn shuffled(seed: u64, row: &JobRow<'_>) -> u64 {
     SeededRng::from_path(&path.into_iter().chain(scope).collect::<Vec<_>>()).next()
 }
 
-/// Returns the number of whole intervals that have passed.
 fn elapsed_intervals(started: i64, interval: i64, now: i64) -> u64 {
     let passed = now.saturating_sub(started).checked_div(interval).unwrap_or(0);
     u64::try_from(passed).unwrap_or(0)

@@ -49,13 +49,11 @@ impl Site {
     }
 }
 
-/// Returns the info series of a customer.
 fn info_of<'a>(text: &'a str, id: &str) -> &'a str {
     let start = format!("elements_customer_info{{customer_id=\"{id}\",");
     text.lines().find(|line| line.starts_with(&start)).unwrap()
 }
 
-/// Returns the ids of the customers, in order.
 fn ids(text: &str) -> Vec<String> {
     let infos = samples(text, "elements_customer_info{");
     infos
@@ -64,7 +62,6 @@ fn ids(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns the number of customers with a tier.
 fn count_tier(text: &str, tier: &str) -> usize {
     let infos = samples(text, "elements_customer_info{");
     infos.matches(&format!("tier=\"{tier}\"")).count()

@@ -85,7 +85,6 @@ struct ExpectedFailure<'a> {
 }
 
 impl<'a> ExpectedFailure<'a> {
-    /// Returns the expected failure of the customer list.
     fn list(reason: &'a str) -> Self {
         Self {
             collector: "customers",
@@ -187,7 +186,6 @@ fn unreachable_api() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// Sets an environment variable.
 fn set(variables: &mut Vec<(OsString, OsString)>, name: &str, value: &str) {
     variables.retain(|(other, _)| other != name);
     variables.push((name.into(), value.into()));

@@ -52,7 +52,6 @@ fn state(collector: &str, state: &str) -> String {
     format!(r#"elements_exporter_customers{{collector="{collector}",state="{state}"}}"#)
 }
 
-/// Returns the samples of metrics whose names start with a prefix.
 fn samples(text: &str, prefix: &str) -> String {
     let about = about_customers(text);
     let lines = about.lines().filter(|line| line.starts_with(prefix));

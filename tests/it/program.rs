@@ -12,7 +12,6 @@ use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::{PROGRAM, Program};
 use crate::harness::{environment, every_second_all, fresh, value};
 
-/// Runs the program until it exits.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().envs(variables.iter().copied());

@@ -163,7 +163,6 @@ impl ReloadableExporter {
         }
     }
 
-    /// Returns the number of requests whose path ends with `path`.
     fn request_count(&self, path: &str) -> usize {
         let requests = self.partner.handle.requests();
         requests.iter().filter(|request| request.path.ends_with(path)).count()
@@ -177,12 +176,10 @@ impl ReloadableExporter {
     }
 }
 
-/// Returns a series without its value.
 fn series(line: &str) -> &str {
     line.rsplit_once(' ').map_or(line, |(series, _)| series)
 }
 
-/// Returns the series about the given customers.
 fn series_of(text: &str, ids: &[&str]) -> BTreeSet<String> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let matching = samples.filter(|line| ids.iter().any(|id| line.contains(id)));

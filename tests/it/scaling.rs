@@ -11,7 +11,6 @@ use crate::drift::section;
 use crate::harness::partner::{frozen_partner, start};
 use crate::harness::poll_once;
 
-/// Returns the default value of a key.
 fn default<T: std::str::FromStr>(path: &str) -> T {
     let key = KEYS.iter().find(|key| key.path == path);
     key.and_then(|key| key.default.text().parse().ok()).unwrap()

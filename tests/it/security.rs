@@ -30,7 +30,6 @@ fn rows(page: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns whether a source has a test with this name.
 fn has_test(source: &str, name: &str) -> bool {
     let mut sections = source.split(&format!("fn {name}(")).collect::<Vec<_>>();
     sections.pop();

@@ -71,7 +71,6 @@ fn add_paths(prefix: &str, text: &str, paths: &mut Vec<String>) -> usize {
     }
 }
 
-/// Returns the crate's top-level modules to which a source refers.
 fn imported_modules(source: &str) -> BTreeSet<String> {
     let paths = paths(&code(source));
     let tops = paths

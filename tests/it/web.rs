@@ -118,7 +118,6 @@ pub fn client() -> ClientBuilder {
         .tls_info(true)
 }
 
-/// Returns a client with a certificate.
 pub fn with_certificate(name: &str) -> ClientBuilder {
     let identity = [pem(&format!("{name}.pem")), pem(&format!("{name}-key.pem"))].concat();
     client().identity(Identity::from_pem(&identity).unwrap())

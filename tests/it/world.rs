@@ -12,7 +12,6 @@ async fn exposition_of(partner: &Partner, generation: &str) -> String {
     text
 }
 
-/// Empties the value of a label in a line.
 fn without_label_value(line: &str, label: &str) -> String {
     match line.split_once(&format!("{label}=\"")) {
         Some((before, after)) => {
@@ -41,7 +40,6 @@ fn common(text: &str, by_tenant: &[String]) -> Vec<String> {
     lines
 }
 
-/// Returns the customers with protected data by tenant.
 fn customers_by_tenant(partner: &Partner) -> Vec<String> {
     partner.handle.with_world(|world| {
         let customers = world.customers.iter();

@@ -132,7 +132,6 @@ async fn write_history(directory: &Path, customers: usize) -> Backfill {
     backfill
 }
 
-/// Returns the time of the last sample.
 fn last_time(written: &str) -> i64 {
     let last = written.lines().nth_back(1).unwrap();
     last.rsplit(' ').next().unwrap().parse().unwrap()

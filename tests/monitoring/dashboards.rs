@@ -53,7 +53,6 @@ pub fn select_all(rate_interval: &str) -> Values {
     .into()
 }
 
-/// Returns all shipped dashboards.
 pub fn all() -> Vec<Dashboard> {
     let read = |asset: &elements_exporter::assets::Asset| Dashboard {
         file: asset.name,
@@ -143,7 +142,6 @@ pub fn columns(panel: &Value) -> BTreeSet<String> {
     columns
 }
 
-/// Converts a duration such as `7d` to seconds.
 fn span(duration: &str) -> i64 {
     let (number, unit) = duration.split_at(duration.len() - 1);
     let seconds = match unit {

@@ -70,7 +70,6 @@ pub async fn record(
     }
 }
 
-/// Writes the end of the document.
 pub fn end(out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"# EOF\n")?;
     out.flush()

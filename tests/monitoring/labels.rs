@@ -94,7 +94,6 @@ impl LabelCatalogue {
         Ok(catalogue)
     }
 
-    /// Returns the labels of a metric.
     pub fn metric(&self, name: &str) -> Result<&Names, String> {
         self.0.get(name).ok_or_else(|| format!("metric {name} does not exist"))
     }

@@ -171,7 +171,6 @@ async fn partner() -> Partner {
     partner
 }
 
-/// Adds runs to a customer's module.
 fn add_runs(partner: &Partner, customer: usize, module: u16, runs: impl IntoIterator<Item = Run>) {
     partner.handle.with_world(|world| {
         let modules = &mut world.customers[customer].modules;

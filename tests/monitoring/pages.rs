@@ -85,7 +85,6 @@ fn pages() -> Vec<String> {
     pages
 }
 
-/// Returns the anchors of the headings on a page.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let titles = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase());

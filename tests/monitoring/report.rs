@@ -208,7 +208,6 @@ impl Report {
         text(&one["value"][1]).parse().unwrap()
     }
 
-    /// Returns the value of the series with this label.
     async fn value_with_label(&self, title: &str, nth: usize, label: &str, value: &str) -> f64 {
         let series = self.query(title, nth).await;
         let found = series.iter().find(|series| series["metric"][label] == value);

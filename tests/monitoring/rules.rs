@@ -34,7 +34,6 @@ impl Rule {
     }
 }
 
-/// Parses a YAML document.
 pub fn yaml(text: &str) -> Yaml {
     YamlLoader::load_from_str(text).unwrap().swap_remove(0)
 }
@@ -79,7 +78,6 @@ pub fn pairs(map: &Yaml) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns the names of the groups in a rule file.
 pub fn groups(file: &str) -> Vec<String> {
     let groups = yaml(file);
     let groups = groups["groups"].as_vec().unwrap().iter();

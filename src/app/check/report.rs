@@ -339,7 +339,6 @@ impl Report {
     }
 }
 
-/// Formats an estimated number of requests.
 fn requests(number: f64) -> String {
     let number = format!("{number:.0}");
     let word = if number == "1" { "request" } else { "requests" };

@@ -195,7 +195,6 @@ impl PastExporter {
     }
 }
 
-/// Sets all poll intervals to [`INTERVAL`].
 fn with_interval(mut environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let is_interval = |name: &OsString| name.to_string_lossy().ends_with("__INTERVAL");
     for (_, value) in environment.iter_mut().filter(|(name, _)| is_interval(name)) {

@@ -15,7 +15,6 @@ const DATE: &str = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].+)?\s*$";
 /// Pattern of a duration in [`humantime`]'s format: one or more numbers with units. It does not check limits.
 const DURATION: &str = r"\s*([0-9][0-9\s]*(\.[0-9\s]+)?(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y)\s*)+";
 
-/// Returns the schema of the configuration file, indented.
 fn schema_text() -> String {
     let mut root = empty_section();
     for key in KEYS.iter() {

@@ -245,7 +245,6 @@ async fn scope_string_beyond_its_limit_is_split() {
     assert!((2..=4).contains(&requested.len()), "too many requests: {requested:?}");
 }
 
-/// Returns a field of a form.
 fn field(form: &str, name: &str) -> String {
     let mut pairs = url::form_urlencoded::parse(form.as_bytes());
     pairs.find(|(key, _)| key == name).unwrap().1.into_owned()

@@ -79,7 +79,6 @@ pub(super) async fn exposition_of(jobs: &[Value]) -> String {
     text
 }
 
-/// Starts an API that returns this job list, and an exporter.
 async fn start_exporter(jobs: &[Value]) -> (CannedServer, Exporter) {
     let canned = start_api(jobs).await;
     let exporter = Exporter::start(&canned.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;

@@ -193,7 +193,6 @@ async fn wrong_total_is_requested_again() {
     assert_eq!(sum(&text, "elements_exporter_api_errors_total"), 0.0);
 }
 
-/// Returns a range of rows for the API v3 customer list.
 fn rows(range: std::ops::Range<usize>) -> serde_json::Value {
     range
         .map(|n| json!({"id": format!("c-{n}"), "organization": "One"}))

@@ -48,7 +48,6 @@ impl BlockingConfig {
         .await
     }
 
-    /// Waits until the file is opened for reading, and unblocks the reader.
     async fn unblock(&self) {
         self.wait_until_opened()
             .await

@@ -78,7 +78,6 @@ impl TlsServer {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Returns the heads of the received requests.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }

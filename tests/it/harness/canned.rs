@@ -69,7 +69,6 @@ impl CannedServer {
             .collect()
     }
 
-    /// Returns the token requests so far.
     pub fn token_requests(&self) -> Vec<CannedRequest> {
         let requests = self.shared.requests.lock().unwrap().clone();
         requests

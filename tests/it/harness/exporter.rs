@@ -60,7 +60,6 @@ impl Exporter {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Returns the text of a successful scrape.
     pub async fn metrics(&self) -> String {
         let (status, text) = self.get("/metrics").await;
         assert_eq!(status, 200, "{text}");
@@ -90,7 +89,6 @@ impl Exporter {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Stops the exporter and waits until it has stopped.
     pub async fn stop(self) {
         drop(self.stop);
         self.task.await.unwrap();

@@ -48,7 +48,6 @@ pub fn assert_text_format(exposition: &str) {
     run(&promtool(), &["check", "metrics"], exposition);
 }
 
-/// Returns the path of promtool.
 pub fn promtool() -> String {
     std::env::var("EXPORTER_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned())
 }

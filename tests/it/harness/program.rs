@@ -10,7 +10,6 @@ use super::{client, eventually, every_second, every_second_all};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_elements_exporter");
 
-/// Returns the path of a fixture.
 pub fn fixture(path: &str) -> String {
     format!("{}/tests/fixtures/{path}", env!("CARGO_MANIFEST_DIR"))
 }
@@ -104,7 +103,6 @@ impl Program {
         self
     }
 
-    /// Reloads the configuration over HTTP.
     pub async fn post_reload(&self) -> (u16, String) {
         let url = format!("{}/-/reload", self.base);
         let response = self.client.post(url).send().await.unwrap();
@@ -116,7 +114,6 @@ impl Program {
         self.base = format!("http://{address}");
     }
 
-    /// Returns the listen address.
     pub fn address(&self) -> &str {
         self.base.trim_start_matches("http://")
     }
@@ -206,7 +203,6 @@ impl Program {
         self.wait().await
     }
 
-    /// Waits until the program exits.
     pub async fn wait(mut self) -> Output {
         let child = &mut self.child;
         let status = wait_for_exit(child).await;
@@ -219,7 +215,6 @@ impl Program {
     }
 }
 
-/// Waits until a process exits.
 pub async fn wait_for_exit(child: &mut Child) -> ExitStatus {
     let child = std::cell::RefCell::new(child);
     eventually("the program exits", || async { child.borrow_mut().try_wait().unwrap() }).await

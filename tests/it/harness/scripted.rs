@@ -62,7 +62,6 @@ async fn read(request: Request<hyper::body::Incoming>) -> ScriptedRequest {
     }
 }
 
-/// Returns a JSON response.
 pub fn json(status: u16, body: impl Into<String>) -> Response<String> {
     Response::builder()
         .status(status)
@@ -71,7 +70,6 @@ pub fn json(status: u16, body: impl Into<String>) -> Response<String> {
         .unwrap()
 }
 
-/// Returns the response to a token request.
 pub fn token() -> Response<String> {
     json(
         200,

@@ -87,7 +87,6 @@ impl Server {
         Self::start(&tool("EXPORTER_TEST_PROMETHEUS", "prometheus"), directory, &arguments).await
     }
 
-    /// Reloads the configuration.
     pub async fn reload(&self) {
         let response = self
             .client

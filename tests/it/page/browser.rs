@@ -99,7 +99,6 @@ impl Browser {
         self.set_size(1280, 900);
     }
 
-    /// Calls a method and returns its result.
     fn call(&mut self, method: &str, params: Value) -> Value {
         let response = self.try_call(method, params);
         assert!(response.get("error").is_none(), "{method}: {response}");
@@ -147,7 +146,6 @@ impl Browser {
         }
     }
 
-    /// Evaluates an expression in the page.
     pub fn eval(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let result = self.call("Runtime.evaluate", params);
