@@ -9,7 +9,7 @@ use elements_exporter::{args, commands, core_dumps, logging, output};
 use tokio::runtime::{self, Runtime};
 use tracing::warn;
 
-/// Number of file descriptors that the two runtimes need at most.
+/// Maximum number of file descriptors that the two runtimes need.
 const DESCRIPTORS: usize = 12;
 
 fn main() -> ExitCode {

@@ -132,7 +132,7 @@ pub enum Clock {
     Manual(i64),
 }
 
-/// Which runs of a module are in job lists.
+/// Selection of a module's runs for job lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
     /// The newest run of each module, in the order of the modules.

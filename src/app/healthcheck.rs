@@ -103,7 +103,7 @@ impl Target {
 }
 
 async fn request_status(url: &str, is_loopback: bool) -> Result<StatusCode, reqwest::Error> {
-    // This fails, harmlessly, if the provider is already installed.
+    // Fails harmlessly if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder();
     if !url.starts_with("https:") {

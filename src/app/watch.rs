@@ -86,7 +86,7 @@ pub struct Watch {
     load: LoadConfig,
     config_file: Option<PathBuf>,
     contents: Watched<Contents>,
-    /// Whether the set of files that the configuration refers to may have changed.
+    /// Whether the set of files to which the configuration refers may have changed.
     must_find_files: bool,
 }
 

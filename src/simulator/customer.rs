@@ -76,9 +76,9 @@ pub struct ProtectedRow {
     pub service_type: String,
     /// Number of the module. Each API version encodes it differently.
     pub module: u16,
-    /// Objects scanned.
+    /// Number of scanned objects.
     pub total_scanned: u64,
-    /// Objects backed up.
+    /// Number of backed-up objects.
     pub total_protected: u64,
     /// Size in the vendor's storage, such as `5.01 GB`.
     pub stored_in_avepoint: String,

@@ -191,7 +191,7 @@ async fn plain_http_to_a_tls_port_gets_an_error() {
             .unwrap()
             .contains("HTTP request to an HTTPS server")
     );
-    // After other data, the connection is closed with a TLS alert.
+    // If a client sends other data, the connection is closed with a TLS alert.
     let mut stream = tokio::net::TcpStream::connect(&site.address).await.unwrap();
     stream.write_all(&[0; 16]).await.unwrap();
     let mut response = Vec::new();

@@ -216,7 +216,7 @@ async fn backfilled_recordings_equal_the_rules() {
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    // Stop Prometheus.
+    // Stops Prometheus.
     drop(prometheus);
 }
 

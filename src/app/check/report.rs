@@ -155,12 +155,12 @@ pub struct Report {
     pub(super) unmatched_exclusions: Vec<String>,
     /// General advice, printed once.
     pub(super) hints: Vec<&'static str>,
-    /// Whether no check failed or was skipped.
+    /// Whether all checks passed.
     pub(super) good: bool,
 }
 
 impl Report {
-    /// Returns whether no check failed or was skipped.
+    /// Returns whether all checks passed.
     pub fn is_good(&self) -> bool {
         self.good
     }

@@ -312,7 +312,7 @@ impl CustomerGenerator<'_> {
             .filter(|module| module.job_type == MICROSOFT_365 && !matches!(module.number, 8 | 10));
         listed
             .flat_map(|module| {
-                // One customer in fourteen has rows per tenant, and another has both rows with and without a tenant.
+                // One customer in fourteen has rows per tenant, and another has rows both with and without a tenant.
                 let of_tenants: Vec<Option<String>> = match self.index % 14 {
                     7 => tenants.iter().map(|tenant| Some(tenant.id.clone())).collect(),
                     0 if self.index > 0 && module.number % 2 == 0 => {
