@@ -5,12 +5,20 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use super::outcome::REMOVED_AFTER;
 use super::queue::{Due, MonotonicTime};
 use super::unmatched::listed_names;
 use super::{PollError, Scheduler, wall_clock};
 use crate::api::{Endpoint, Error};
 use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, Target, ids};
 use crate::domain::{CustomerId, Purpose};
+
+/// Number of customer lists that one failing target brings forward. Two lists confirm a removal.
+const VERIFICATIONS: u32 = 2;
+
+/// Minimum time between lists that are brought forward, as a multiple of the time that a list takes. Without it,
+/// customers whose requests always fail could keep the list busy.
+const VERIFICATION_PAUSE: u32 = 10;
 
 /// State of the customer list.
 #[derive(Debug, Default)]
@@ -113,6 +121,28 @@ impl Scheduler {
             self.queue.retain(collector, |target| *target != due.target);
         }
         self.store.add_target(CollectorId::CUSTOMERS, &due.target);
+    }
+
+    /// Brings the customer list forward if a customer's data is not found any more. The customer has probably been
+    /// removed, and otherwise its data would be stale before two lists confirm that.
+    pub(super) fn verify_listed(&mut self, due: &Due, failures: u32) {
+        let is_customer = due.collector != CollectorId::CUSTOMERS && matches!(due.target, Target::Customer(_));
+        if !is_customer
+            || failures >= REMOVED_AFTER + VERIFICATIONS
+            || !self.store.is_known(due.collector, &due.target, wall_clock())
+        {
+            return;
+        }
+        let listed = self.store.last_success(CollectorId::CUSTOMERS, &Target::Partner);
+        let age = listed.map(|listed| wall_clock().since(listed));
+        let took = self.cycles.get(CollectorId::CUSTOMERS).took();
+        if age
+            .zip(took)
+            .is_some_and(|(age, took)| age >= took * VERIFICATION_PAUSE)
+        {
+            let now = self.now();
+            self.queue.bring_forward(CollectorId::CUSTOMERS, &Target::Partner, now);
+        }
     }
 
     /// Counts a failure for each customer that is configured by id, but missing from a complete list.

@@ -24,7 +24,7 @@ const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 
 /// Number of consecutive failures after which a single customer is removed, if the last failure has status 404.
-const REMOVED_AFTER: u32 = 2;
+pub(super) const REMOVED_AFTER: u32 = 2;
 
 /// Minimum delay before the second poll, as a fraction of the interval. All first polls are immediate. Second polls are
 /// spread over the rest of the interval, so that later cycles spread the load evenly.
@@ -157,6 +157,7 @@ impl Scheduler {
         self.log_failure(due, error);
         if failures >= REMOVED_AFTER && matches!(error.api(), Some(Error::Status(404))) {
             self.remove_missing(due);
+            self.verify_listed(due, failures);
         }
         let rejected = match (error, error.api()) {
             (PollError::Shrunk(_), _) => return now.saturating_add(SHRUNK_RECHECK.min(interval)),

@@ -60,6 +60,23 @@ async fn requests_in_pause(partner: &Partner, pause_end: PauseEnd) -> usize {
 }
 
 #[tokio::test]
+async fn customer_without_data_is_looked_up_in_the_list() {
+    for generation in ["v1", "v3"] {
+        let partner = start(frozen_partner(2)).await;
+        let extra_env = [
+            ("ELEMENTS_API__VERSION", generation),
+            ("ELEMENTS_COLLECTORS__CUSTOMERS__INTERVAL", "1h"),
+        ];
+        let exporter = Exporter::start(&partner.base, &["protected"], &extra_env).await;
+        exporter.wait_until_settled().await;
+        let removed = partner.handle.with_world(|world| world.customers.remove(0)).id;
+        exporter
+            .wait_until("the customer is removed", |text| !text.contains(&removed))
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn throttle_pauses_all_requests_and_lowers_the_rate() {
     // Without the pause, eleven polls per second would continue. Requests that were in flight when the API throttled
     // may still arrive.
