@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
 )
 
@@ -23,7 +22,7 @@ func TestBatchesKeepTheOrderOfDependentRules(t *testing.T) {
 		{"g", "scraped"},
 		{"g", "other"},
 	} {
-		expr, err := parser.ParseExpr(rule[1])
+		expr, err := promqlParser.ParseExpr(rule[1])
 		if err != nil {
 			t.Fatal(err)
 		}

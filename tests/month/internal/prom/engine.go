@@ -40,10 +40,11 @@ type Notify func(at time.Time, alerts []*rules.Alert)
 // Engine evaluates rules.
 type Engine struct {
 	store       *store
-	query       *promql.Engine
+	queries     *queries
 	stages      [][]*rules.Group // groups in a stage do not read each other's series
 	readByRules map[string]bool  // names of series that rules read
 	step        time.Duration
+	running     sync.WaitGroup
 
 	// EvaluationTime is the real time spent on evaluations.
 	EvaluationTime time.Duration
@@ -72,9 +73,9 @@ func NewEngine(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{store: newStore(db), readByRules: map[string]bool{}, step: o.Step}
-	e.query = promql.NewEngine(promql.EngineOpts{
-		MaxSamples: maxSamples, Timeout: evaluationTimeout, LookbackDelta: lookback, EnableAtModifier: true, EnableNegativeOffset: true,
-	})
+	e.queries = &queries{idle: map[string][]*reusedQuery{}, Engine: promql.NewEngine(promql.EngineOpts{
+		MaxSamples: maxSamples, Timeout: evaluationTimeout, LookbackDelta: lookback, EnableNegativeOffset: true,
+	})}
 	set, err := loadRules(o.Files)
 	if err != nil {
 		return nil, err
@@ -87,10 +88,10 @@ func NewEngine(o Options) (*Engine, error) {
 	var mu sync.Mutex
 	controller := newConcurrency()
 	manager := rules.NewManager(&rules.ManagerOptions{
-		ExternalURL: external, QueryFunc: rules.EngineQueryFunc(e.query, e.store), Context: context.Background(),
+		ExternalURL: external, QueryFunc: rules.EngineQueryFunc(e.queries, e.store), Context: context.Background(),
 		Appendable: e.store, Queryable: e.store, OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Minute,
-		RuleConcurrencyController: controller,
-		Logger:                    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		RuleConcurrencyController: controller, RuleDependencyController: loader{}, GroupLoader: loader{},
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		NotifyFunc: func(ctx context.Context, _ string, alerts ...*rules.Alert) {
 			at, ok := ctx.Value(timestampKey{}).(time.Time)
 			if ok && len(alerts) > 0 {
@@ -125,7 +126,7 @@ func (e *Engine) Close() error { return e.store.db.Close() }
 // series that the rule reads.
 func (e *Engine) recordReads(r rules.Rule) map[string]bool {
 	names := map[string]bool{}
-	parser.Inspect(r.Query(), func(n parser.Node, path []parser.Node) error {
+	parser.Inspect(unwrap(r), func(n parser.Node, path []parser.Node) error {
 		selector, ok := n.(*parser.VectorSelector)
 		if !ok {
 			return nil
@@ -193,6 +194,12 @@ func (e *Engine) Evaluate(now time.Time) {
 	}
 	e.EvaluationTime += time.Since(start)
 }
+
+// Start begins an evaluation. Until it has ended, no series may be written.
+func (e *Engine) Start(now time.Time) { e.running.Go(func() { e.Evaluate(now) }) }
+
+// Wait waits for the end of the evaluation.
+func (e *Engine) Wait() { e.running.Wait() }
 
 // Unhealthy returns the rules whose last evaluation failed.
 func (e *Engine) Unhealthy() []string {

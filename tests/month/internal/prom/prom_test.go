@@ -138,7 +138,7 @@ func TestLaterSampleOfAnotherGroupDoesNotHideScrape(t *testing.T) {
 	if err := app.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	query, err := engine.query.NewInstantQuery(t.Context(), engine.store, nil, "up", time.UnixMilli(evaluated))
+	query, err := engine.queries.NewInstantQuery(t.Context(), engine.store, nil, "up", time.UnixMilli(evaluated))
 	if err != nil {
 		t.Fatal(err)
 	}

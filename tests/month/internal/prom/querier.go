@@ -173,6 +173,9 @@ func (i *sampleIterator) AtFloatHistogram(*histogram.FloatHistogram) (int64, *hi
 // AtT implements chunkenc.Iterator.
 func (i *sampleIterator) AtT() int64 { return i.sample.t }
 
+// AtST implements chunkenc.Iterator; the exporter exposes no start timestamps.
+func (i *sampleIterator) AtST() int64 { return 0 }
+
 // Err implements chunkenc.Iterator.
 func (i *sampleIterator) Err() error { return nil }
 

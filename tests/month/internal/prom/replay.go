@@ -13,7 +13,6 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
-	"github.com/prometheus/prometheus/promql/parser"
 )
 
 // replayed is a series of a log.
@@ -66,7 +65,7 @@ func (r *replay) line(line string) error {
 		return err
 	case "N":
 		id, metric, _ := strings.Cut(rest, " ")
-		parsed, err := parser.ParseMetric(metric)
+		parsed, err := promqlParser.ParseMetric(metric)
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"gopkg.in/yaml.v3"
@@ -39,7 +40,7 @@ const alertSeries = "ALERTS"
 func loadRules(files []string) (*ruleSet, error) {
 	set := &ruleSet{alerts: map[string]original{}}
 	for _, file := range files {
-		parsed, errs := rulefmt.ParseFile(file, false)
+		parsed, errs := rulefmt.ParseFile(file, false, model.UTF8Validation, promqlParser)
 		if len(errs) > 0 {
 			return nil, fmt.Errorf("%s: %w", file, errors.Join(errs...))
 		}

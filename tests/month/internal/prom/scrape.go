@@ -14,7 +14,6 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
-	"github.com/prometheus/prometheus/promql/parser"
 
 	"month/internal/vtime"
 )
@@ -97,6 +96,7 @@ func (e *Engine) up(job, instance string) *series {
 
 // Remove removes a target. Its series become stale.
 func (s *Scraper) Remove(t *Target) error {
+	s.engine.Wait()
 	app := s.engine.store.appender(context.Background())
 	now := s.clock.Now().UnixMilli()
 	t.scrape += 2 // so that no sample seems to be from the latest scrape or the one before
@@ -232,7 +232,7 @@ func (s *Scraper) logSample(one *scraped, v float64) {
 }
 
 func (s *Scraper) find(t *Target, line string) (*scraped, error) {
-	parsed, err := parser.ParseMetric(line)
+	parsed, err := promqlParser.ParseMetric(line)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", line, err)
 	}

@@ -118,8 +118,8 @@ func (a *appender) AppendHistogram(storage.SeriesRef, labels.Labels, int64, *his
 	return 0, nil
 }
 
-// AppendHistogramCTZeroSample implements storage.Appender.
-func (a *appender) AppendHistogramCTZeroSample(storage.SeriesRef, labels.Labels, int64, int64, *histogram.Histogram, *histogram.FloatHistogram) (storage.SeriesRef, error) {
+// AppendHistogramSTZeroSample implements storage.Appender.
+func (a *appender) AppendHistogramSTZeroSample(storage.SeriesRef, labels.Labels, int64, int64, *histogram.Histogram, *histogram.FloatHistogram) (storage.SeriesRef, error) {
 	return 0, nil
 }
 
@@ -128,7 +128,7 @@ func (a *appender) UpdateMetadata(storage.SeriesRef, labels.Labels, metadata.Met
 	return 0, nil
 }
 
-// AppendCTZeroSample implements storage.Appender.
-func (a *appender) AppendCTZeroSample(storage.SeriesRef, labels.Labels, int64, int64) (storage.SeriesRef, error) {
+// AppendSTZeroSample implements storage.Appender.
+func (a *appender) AppendSTZeroSample(storage.SeriesRef, labels.Labels, int64, int64) (storage.SeriesRef, error) {
 	return 0, nil
 }

@@ -52,22 +52,26 @@ func Run(o Options) (err error) {
 	return simulate(p, f, server)
 }
 
-// simulate scrapes the exporters and evaluates the rules at every step.
+// simulate scrapes the exporters and evaluates the rules at every step. The exporters run until the next step while the
+// rules are evaluated.
 func simulate(p *pipeline, f *fleet, server *api.Server) error {
+	defer p.engine.Wait()
 	start := time.Now()
 	lastProgress := f.world.Start
-	for now := f.world.Start.Add(p.options.Step); now.Before(f.world.End); now = now.Add(p.options.Step) {
-		if err := errors.Join(f.clock.RunTo(now), f.failure); err != nil {
+	now := f.world.Start
+	for next := now.Add(p.options.Step); next.Before(f.world.End); next = next.Add(p.options.Step) {
+		if err := errors.Join(f.clock.RunTo(next), f.failure); err != nil {
 			return err
 		}
+		p.engine.Wait()
+		if err := p.settle(now); err != nil {
+			return err
+		}
+		now = next
 		if err := f.scraper.Scrape(); err != nil {
 			return err
 		}
 		if err := f.clock.Settle(); err != nil {
-			return err
-		}
-		p.engine.Evaluate(now)
-		if err := p.settle(now); err != nil {
 			return err
 		}
 		if now.Sub(lastProgress) >= progressEvery {
@@ -75,8 +79,10 @@ func simulate(p *pipeline, f *fleet, server *api.Server) error {
 			p.log(now, "%s elapsed, %s of it in rules; %d requests, %d samples, %d messages", time.Since(start).Round(time.Second),
 				p.engine.EvaluationTime.Round(time.Second), server.Requests(), f.scraper.Samples, p.manager.Sent)
 		}
+		p.engine.Start(now)
 	}
-	return nil
+	p.engine.Wait()
+	return p.settle(now)
 }
 
 // isSimulatedByFleet returns whether the fleet simulates an incident instead of the API or the world.

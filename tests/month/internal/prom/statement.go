@@ -1,0 +1,107 @@
+package prom
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/storage"
+)
+
+var promqlParser = parser.NewParser(parser.Options{})
+
+// statement is the expression of a rule with its text. Without it, Prometheus formats the expression twice at every
+// evaluation.
+type statement struct {
+	parser.Expr
+	text string
+}
+
+// String implements parser.Expr.
+func (s *statement) String() string { return s.text }
+
+// unwrap returns the expression of a rule.
+func unwrap(r rules.Rule) parser.Expr {
+	if s, ok := r.Query().(*statement); ok {
+		return s.Expr
+	}
+	return r.Query()
+}
+
+// loader implements rules.GroupLoader for rules whose expressions are statements.
+type loader struct{}
+
+// Load implements rules.GroupLoader.
+func (loader) Load(file string, ignoreUnknownFields bool, names model.ValidationScheme) (*rulefmt.RuleGroups, []error) {
+	return rulefmt.ParseFile(file, ignoreUnknownFields, names, promqlParser)
+}
+
+// Parse implements rules.GroupLoader.
+func (loader) Parse(query string) (parser.Expr, error) {
+	expr, err := promqlParser.ParseExpr(query)
+	if err != nil {
+		return nil, err
+	}
+	return &statement{Expr: expr, text: expr.String()}, nil
+}
+
+// AnalyseRules implements rules.RuleDependencyController. The type concurrency knows the dependencies between rules.
+func (loader) AnalyseRules([]rules.Rule) {}
+
+// queries is a promql.QueryEngine that parses each query only once.
+type queries struct {
+	*promql.Engine
+	mu   sync.Mutex
+	idle map[string][]*reusedQuery
+}
+
+// NewInstantQuery implements promql.QueryEngine.
+func (q *queries) NewInstantQuery(ctx context.Context, source storage.Queryable, opts promql.QueryOpts, text string, at time.Time) (promql.Query, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if idle := q.idle[text]; len(idle) > 0 {
+		last := idle[len(idle)-1]
+		q.idle[text] = idle[:len(idle)-1]
+		last.reset(at)
+		return last, nil
+	}
+	query, err := q.Engine.NewInstantQuery(ctx, source, opts, text, at)
+	if err != nil {
+		return nil, err
+	}
+	return &reusedQuery{Query: query, owner: q}, nil
+}
+
+// reusedQuery is a query that can be executed again.
+type reusedQuery struct {
+	promql.Query
+	owner *queries
+}
+
+// reset prepares the next execution. It drops the series of the last one.
+func (q *reusedQuery) reset(at time.Time) {
+	s := q.Statement().(*parser.EvalStmt)
+	s.Start, s.End = at, at
+	parser.Inspect(s.Expr, func(n parser.Node, _ []parser.Node) error {
+		if selector, ok := n.(*parser.VectorSelector); ok {
+			selector.Series, selector.UnexpandedSeriesSet = nil, nil
+		}
+		return nil
+	})
+}
+
+// Exec implements promql.Query.
+func (q *reusedQuery) Exec(ctx context.Context) *promql.Result {
+	defer func() {
+		q.owner.mu.Lock()
+		defer q.owner.mu.Unlock()
+		text := q.String()
+		q.owner.idle[text] = append(q.owner.idle[text], q)
+	}()
+	return q.Query.Exec(ctx)
+}
