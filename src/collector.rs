@@ -130,6 +130,9 @@ pub enum TargetKind {
     Customer,
 }
 
+/// Delay before a customer or tenant that lacks a service is polled again. A newly bought service appears within a day.
+pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
+
 /// Estimated cost of polling one target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Price {
@@ -139,6 +142,9 @@ pub struct Price {
     pub per_profile: f64,
     /// Description of the requests, for the documentation.
     pub description: &'static str,
+    /// Latency of a request, measured with a real partner for customers with data. The API responds faster for
+    /// customers without data.
+    pub latency: Duration,
 }
 
 impl Price {
@@ -147,6 +153,7 @@ impl Price {
         requests: 1.0,
         per_profile: 0.0,
         description: "1 per customer",
+        latency: Duration::from_secs(1),
     };
 
     /// One request for the list of scan profiles, and one more for each profile.

@@ -136,10 +136,11 @@ async fn execute(args: Args, stop: CancellationToken, report_started: ReportStar
         }
         report_started(Some(app.reload()));
         notify_ready();
-        if let Some(watch) = watch {
-            tokio::spawn(watch.run(app.reload(), stop.clone()));
-        }
+        let watching = watch.map(|watch| tokio::spawn(watch.run(app.reload(), stop.clone())));
         let was_stopped = app.run(stop).await;
+        if let Some(watching) = watching {
+            let _ = watching.await;
+        }
         info!("stopped");
         return Ok(was_stopped);
     };

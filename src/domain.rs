@@ -31,8 +31,8 @@ pub use generation::{Generation, GenerationChoice};
 pub use health::{HealthSummary, ModuleHealth, ModuleState, RunSummary};
 pub use history::{History, HistoryUpdate};
 pub use module::{
-    ModuleKey, Named, baseline_status, first_generation_module, first_generation_service, is_housekeeping, module,
-    module_number, object_type, report_status, report_statuses, scan_of_service, scanned_service, seat_service,
+    ModuleKey, NO_MODULE, Named, baseline_status, first_generation_module, first_generation_service, is_housekeeping,
+    module, module_number, object_type, report_status, report_statuses, scan_of_service, scanned_service, seat_service,
     seat_services, service, service_number, service_of_module, user_module,
 };
 pub use objective::{DEFAULT_ABANDONED_AFTER, DEFAULT_RPO, ModuleName, Objective, Objectives, Override};

@@ -14,7 +14,7 @@ mod objectives;
 mod outage;
 mod outcome;
 mod poll_error;
-pub mod queue;
+mod queue;
 #[cfg(test)]
 mod simulation;
 mod slots;
@@ -33,7 +33,8 @@ use tracing::warn;
 
 use crate::api::client::ApiClient;
 use crate::collector::{
-    CollectorId, CollectorSettings, Context, PerCollector, Plan, PollOutput, RecordSource, RequestSettings, Target, ids,
+    CollectorId, CollectorSettings, Context, PerCollector, Plan, PollOutput, RecordSource, RequestSettings, Target,
+    UNLICENSED_RECHECK, ids,
 };
 use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::health::Health;
@@ -49,7 +50,6 @@ use queue::{Due, MonotonicTime, Queue, Urgency};
 use slots::RunningPolls;
 use unmatched::PatternCheck;
 
-pub use outcome::UNLICENSED_RECHECK;
 pub use poll_error::{PollError, REASONS, reasons};
 
 /// Longest duration of a poll, including waits for the rate limiter. Even at the lowest request rate, a list of two

@@ -10,7 +10,7 @@ mod cow_map;
 mod freshness;
 mod inner;
 mod run_events;
-pub mod state;
+mod state;
 pub mod state_file;
 mod status;
 

@@ -280,7 +280,7 @@ impl RateLimiter {
             .record_failure(resource.path, now, random);
     }
 
-    /// Reports that an admitted request has ended, either after its outcome or because it was cancelled without one.
+    /// Reports that an admitted request has ended. A cancelled request ends without an outcome.
     pub fn finished(&mut self, resource: Resource) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let state = self.endpoint_state(resource);

@@ -107,11 +107,17 @@ impl Client {
         path: &[&str],
         request_id: &mut Option<RequestId>,
     ) -> Result<Vec<Box<RawValue>>, Error> {
+        let hashes = RandomState::new();
+        let mut before = None;
         for _ in 0..LIST_ATTEMPTS {
-            let fetched = self.fetch_pages(endpoint, scope, path, request_id).await?;
-            if fetched.min_total.is_none_or(|count| count <= fetched.rows.len()) {
+            let fetched = self.fetch_pages(endpoint, scope, path, &hashes, request_id).await?;
+            let has_total = fetched.min_total.is_none_or(|count| count <= fetched.rows.len());
+            // If rows move to a later page between two requests, they are repeated and others are missed. If both
+            // attempts repeat the same rows, the list itself contains them twice.
+            if has_total && (fetched.repeated.is_empty() || before.as_ref() == Some(&fetched.repeated)) {
                 return Ok(fetched.rows.into_vec());
             }
+            before = Some(fetched.repeated);
         }
         Err(Error::Incomplete("the total does not match the number of rows"))
     }
@@ -121,13 +127,14 @@ impl Client {
         endpoint: Endpoint,
         scope: &'static str,
         path: &[&str],
+        hashes: &RandomState,
         request_id: &mut Option<RequestId>,
     ) -> Result<FetchedPages, Error> {
         let first = self.url(path)?;
         let mut seen = HashSet::from([first.clone()]);
         let mut url = first;
         let mut fetched = FetchedPages::default();
-        let (hashes, mut row_hashes) = (RandomState::new(), HashSet::new());
+        let mut seen_rows = HashSet::new();
         for _ in 0..MAX_PAGES {
             let call = Call::get(endpoint, scope, url.clone());
             let mut body = match self.transport.call(&call, request_id).await? {
@@ -149,12 +156,14 @@ impl Client {
                 .rows
                 .ok_or(Error::Decode("an object with a list under \"value\""))?
                 .rows()?;
+            let page_hashes: Vec<u64> = page_rows.iter().map(|row| hashes.hash_one(row.get())).collect();
+            let is_seen = |hash: &&u64| seen_rows.contains(*hash);
             // Detects a server that repeats a page under new links.
-            let before = row_hashes.len();
-            row_hashes.extend(page_rows.iter().map(|row| hashes.hash_one(row.get())));
-            if before > 0 && !page_rows.is_empty() && row_hashes.len() == before {
+            if !page_rows.is_empty() && page_hashes.iter().all(|hash| is_seen(&hash)) {
                 return Err(Error::Incomplete("a page was repeated"));
             }
+            fetched.repeated.extend(page_hashes.iter().filter(is_seen));
+            seen_rows.extend(page_hashes);
             for row in page_rows {
                 fetched.rows.push(row)?;
             }
@@ -195,6 +204,8 @@ impl Client {
 #[derive(Default)]
 struct FetchedPages {
     rows: Rows,
+    /// Hashes of the rows that occurred on an earlier page.
+    repeated: HashSet<u64>,
     /// Lower bound for the total: the largest count stated by any page.
     min_total: Option<usize>,
 }

@@ -120,18 +120,22 @@ impl Client {
             };
             // If rows move to a later page between two requests, they are repeated and others are missed. If both
             // attempts repeat the same rows, the list itself contains them twice.
-            let is_same_list = fetched.total == Some(fetched.row_count) && before.as_ref() == Some(&fetched.seen);
-            let has_duplicate_rows = is_same_list && !fetched.overlaps;
-            let is_complete = fetched.total.is_none_or(|total| total == fetched.rows.len())
-                && fetched.min_total.is_none_or(|count| count <= fetched.row_count);
-            let mut rows = fetched.rows.into_vec();
-            if has_duplicate_rows {
-                rows.append(&mut fetched.repeats.into_vec());
-            }
+            let has_total = fetched.total.is_none_or(|total| total == fetched.row_count);
+            let is_confirmed = has_total && before.as_ref() == Some(fetched.identities(list));
+            let has_duplicate_rows = is_confirmed && (list.key.is_none() || !fetched.overlaps);
+            let has_all_rows = match fetched.total {
+                Some(total) => total == fetched.rows.len(),
+                None => fetched.repeated.is_empty(),
+            };
+            let is_complete = has_all_rows && fetched.min_total.is_none_or(|count| count <= fetched.row_count);
             if is_complete || has_duplicate_rows {
+                let mut rows = fetched.rows.into_vec();
+                if has_duplicate_rows {
+                    rows.append(&mut fetched.repeats.into_vec());
+                }
                 return Ok(rows);
             }
-            before = Some(fetched.seen);
+            before = Some(fetched.identities(list).clone());
         }
         Err(last_error)
     }
@@ -219,13 +223,12 @@ impl Client {
             let may_have_next = size > 0 && page.may_have_next(size);
             fetched.min_total = fetched.min_total.max(page.min_total);
             for (row, identity) in page.rows.into_iter().zip(&identities) {
-                let repeats = list.key.is_some() && fetched.seen.contains(identity);
-                let rows = if repeats {
-                    &mut fetched.repeats
+                if fetched.seen.contains(identity) {
+                    fetched.repeated.insert(*identity);
+                    fetched.repeats.push(row)?;
                 } else {
-                    &mut fetched.rows
-                };
-                rows.push(row)?;
+                    fetched.rows.push(row)?;
+                }
             }
             fetched.seen.extend(identities);
             fetched.row_count += size;
@@ -258,8 +261,10 @@ impl Client {
 #[derive(Default)]
 struct FetchedPages {
     rows: Rows,
-    /// Rows whose key occurred on an earlier page.
+    /// Rows whose identity occurred on an earlier page.
     repeats: Rows,
+    /// Hashes of the identities of `repeats`.
+    repeated: HashSet<u64>,
     /// Number of rows, including repeated rows.
     row_count: usize,
     /// Hashes of the identities of all rows.
@@ -275,6 +280,17 @@ struct FetchedPages {
     total: Option<usize>,
     /// Lower bound for the total: the largest count stated by any page, under any name.
     min_total: Option<usize>,
+}
+
+impl FetchedPages {
+    /// Returns the identities that two attempts must have in common to confirm repeated rows. Rows without a key can
+    /// change between the attempts, so only the repeated rows are compared.
+    fn identities(&self, list: &List<'_>) -> &HashSet<u64> {
+        match list.key {
+            Some(_) => &self.seen,
+            None => &self.repeated,
+        }
+    }
 }
 
 /// Returns the identity of a row: the value of its key or, without a key, the whole row.

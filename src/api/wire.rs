@@ -65,6 +65,22 @@ impl<'a> Row<'a> {
         self.candidates(names).next().is_some()
     }
 
+    /// Returns whether any of these fields is a list or an object, which is no valid value of a scalar.
+    pub fn is_structured(&self, names: Names) -> bool {
+        self.candidates(names).any(|json| json.get().starts_with(['[', '{']))
+    }
+
+    /// Returns whether the row states the id of another entity than the requested one. Such an id is counted as invalid.
+    pub fn contradicts(&self, names: Names, requested: &str) -> bool {
+        let is_other = self
+            .text(names)
+            .is_some_and(|id| !id.trim().eq_ignore_ascii_case(requested));
+        if is_other {
+            self.invalid(names, "the id of another entity");
+        }
+        is_other
+    }
+
     /// Parses another object in the same response.
     pub fn nested(&self, json: &'a RawValue) -> Option<Self> {
         Self::read(json, self.endpoint, self.observer)

@@ -128,17 +128,6 @@ impl Budget {
     }
 }
 
-/// Returns the latency of a collector's requests, measured with a real partner for customers with data. The API
-/// responds faster for customers without data.
-fn typical_latency(collector: &str) -> Duration {
-    Duration::from_millis(match collector {
-        "customers" => 1_700,
-        "licenses" => 4_800,
-        "protected" => 4_500,
-        _ => 1_000,
-    })
-}
-
 /// Returns the cost of each default collector at its default interval, for a number of customers with a number of scan
 /// profiles each.
 pub fn typical_costs(customers: usize, profiles: usize) -> Vec<(&'static str, Cost)> {
@@ -156,7 +145,7 @@ fn costs(customers: usize, profiles: usize, is_optional: bool) -> Vec<(&'static 
             TargetKind::Partner => customers.div_ceil(PAGE_ROWS).max(1) as f64,
             TargetKind::Customer => descriptor.price.requests + descriptor.price.per_profile * profiles as f64,
         },
-        latency: typical_latency(descriptor.name),
+        latency: descriptor.price.latency,
         targets: if descriptor.target_kind == TargetKind::Customer {
             customers
         } else {

@@ -25,11 +25,11 @@ use super::{Error, schedule_config, unmatched_exclusions};
 use crate::api::{self, Api, Failure, Observer, auth, v1, v3};
 use crate::collector::{
     CollectorId, Context, Customer, PerCollector, Plan, PollOutput, Record, RecordSource, RenderedRecord, Target,
-    TargetKind, ids,
+    TargetKind, UNLICENSED_RECHECK, ids,
 };
 use crate::config::{Config, ProxyUrl};
 use crate::domain::{self, CustomerId, KnownNames, Timestamp, UnmatchedPattern, counted};
-use crate::schedule::{ScheduleConfig, UNLICENSED_RECHECK};
+use crate::schedule::ScheduleConfig;
 use advice::{error_text, explain, remedy};
 use observer::{CheckObserver, within};
 pub use offline::check_offline;

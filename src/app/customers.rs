@@ -9,14 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, Parts};
 use crate::collector::{CollectorId, Context, RecordSource as _};
 use crate::config::Config;
-use crate::domain::{PerAttribute, Timestamp, is_misleading};
+use crate::domain::{NO_MODULE, PerAttribute, Timestamp, is_misleading};
 use crate::scrape::KnownCustomer;
 
 /// Columns of the listing. `customers.attributes_file` accepts all of them.
 const COLUMNS: [&str; 7] = ["id", "organization", "country", "tier", "region", "team", "modules"];
-
-/// Module name of a service without modules.
-const NO_MODULE: &str = "None";
 
 /// Leading characters that make spreadsheets execute a cell as a formula. Customer names are untrusted input.
 const FORMULA_PREFIXES: [char; 4] = ['=', '+', '-', '@'];

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use self::tenants::{CUSTOMER_TENANTS, MAX_TENANTS, SHAPE_TENANTS, Tenant};
-use super::{Collector, Context, CustomerList, PollOutput, Record, Target};
+use super::{Collector, Context, CustomerList, PollOutput, Price, Record, Target};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Generation, v1, v3};
 use crate::domain::{
@@ -104,6 +104,10 @@ impl Collector for Customers {
     const INTERVAL: Duration = Duration::from_secs(15 * 60);
     const SCOPE_V1: &'static str = v1::scope::CUSTOMERS;
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;
+    const PRICE: Price = Price {
+        latency: Duration::from_millis(1_700),
+        ..Price::ONE
+    };
     type Target = Target;
     type Record = Customer;
 

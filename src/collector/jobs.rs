@@ -22,8 +22,8 @@ use super::{Collector, CollectorSettings, Context, PollOutput, RequestSettings};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v1, v3};
 use crate::domain::{
-    self, CustomerId, History, JobStatus, JobStatusWord, KnownNames, ModuleHealth, ModuleKey, PastRun, Run, RunKey,
-    RunSummary, Timestamp,
+    self, CustomerId, History, JobStatus, JobStatusWord, KnownNames, ModuleHealth, ModuleKey, NO_MODULE, PastRun, Run,
+    RunKey, RunSummary, Timestamp,
 };
 use crate::exposition::{ShapeMetrics, ShapeTable};
 
@@ -174,9 +174,11 @@ async fn merge_list(
         Some(false)
     });
     let unreadable = unreadable.await;
-    for _ in 0..listed.cap_scopes() {
+    let dropped = listed.cap();
+    for _ in 0..dropped {
         observer.decode_error(Endpoint::Jobs, SCOPE, "a backup scope beyond the limit");
     }
+    let unreadable = unreadable + dropped;
     let (record, ended, duplicates) = Record::merge(previous, listed, unreadable > 0, context.now);
     if duplicates > 0 {
         observer.duplicate_rows(Endpoint::Jobs, duplicates);
@@ -191,6 +193,10 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     let module_of_scan = || domain::scanned_service(&service).map(|_| Cow::Borrowed(NO_MODULE));
     let job_module = row.named(&["jobModule"], domain::module).or_else(module_of_scan)?;
     let scope = row.text(&[SCOPE]).map(|name| domain::truncate(&name).into_owned());
+    if scope.is_none() && row.is_structured(&[SCOPE]) {
+        // Without its scope, the run would be merged with the runs of other scopes, and could hide their failures.
+        return None;
+    }
     let id = row.text(&["jobId"]);
     let start = ReportedTime::parse(row, START, now);
     let modified = ReportedTime::parse(row, &["lastModifyTime", "lastModifiedTime"], now);
@@ -204,13 +210,15 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         // A restore point in the future is invalid.
         Some(word) if is_in_future && word.resolve(has_started).is_restore_point() => JobStatus::Unknown,
         Some(word) => word.resolve(has_started),
+        None if row.is_structured(&["status"]) => JobStatus::Unknown,
         None if start.value.is_none() && end.value.is_none() => JobStatusWord::NotFinished.resolve(false),
         None => {
             row.invalid(&["status"], "no status of a run with times");
             JobStatus::Unknown
         }
     };
-    let has_times = row.text(START).is_some() || row.text(END).is_some();
+    let has_time = |names| row.text(names).is_some_and(|text| domain::timestamp(&text) != Ok(None));
+    let has_times = has_time(START) || has_time(END);
     // A run that had no objects, or that failed before it had times, ended when its row was last modified.
     let may_lack_end = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
     let undated_end = modified.valid.filter(|_| may_lack_end && !has_times);
@@ -223,7 +231,9 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         .and_then(domain::parse_id)
         .filter(|_| is_reported)
         .map(Box::from);
-    let key = RunKey::new(id.as_deref(), start.value, end.value.or(undated_end));
+    // The time as reported: one that is ahead of the exporter's clock is capped at another time in each poll.
+    let reported_end = end.value.or(undated_end.and(modified.value));
+    let key = RunKey::new(id.as_deref(), start.value, reported_end);
     let start_or_modified = start.valid.or(modified.valid.filter(|_| !has_times));
     let end = end.valid.or(undated_end);
     let run = Run {
@@ -279,8 +289,6 @@ pub(super) fn listed_services(record: &dyn super::Record) -> Option<BTreeSet<Cow
     Some(record.listed().map(|module| module.service.clone()).collect())
 }
 
-/// Module name of jobs that belong to no module, such as scans.
-const NO_MODULE: &str = "None";
 /// The field that names the backup scope.
 const SCOPE: &str = "name";
 const START: Names = &["startTime"];

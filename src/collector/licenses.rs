@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use self::identity::{assign_labels, merge_identical};
 use self::samples::{SHAPE_COUNT, SHAPE_INFO, SHAPE_NUMBERS};
 use super::customers::tenants::{MAX_TENANTS, SHAPE_TENANTS, Tenant};
-use super::{Collector, Context, CustomerList, PollOutput, Target};
+use super::{Collector, Context, CustomerList, PollOutput, Price, Target};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, KnownNames, Pattern, Size, TenantId, Timestamp};
@@ -133,6 +133,10 @@ impl Collector for Licenses {
     const INTERVAL: Duration = Duration::from_secs(3600);
     const SCOPE_V1: &'static str = v1::scope::LICENSES;
     const SCOPE_V3: &'static str = v3::scope::LICENSES;
+    const PRICE: Price = Price {
+        latency: Duration::from_millis(4_800),
+        ..Price::ONE
+    };
     type Target = Target;
     type Record = Subscriptions;
 

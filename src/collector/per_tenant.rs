@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, PollOutput};
+use super::{Context, PollOutput, UNLICENSED_RECHECK};
 use crate::api::{Api, Endpoint, Error, Failure};
 use crate::domain::{CustomerId, TenantId, Timestamp};
 
@@ -14,9 +13,6 @@ use crate::domain::{CustomerId, TenantId, Timestamp};
 const MAX_POLLED_TENANTS: usize = 500;
 
 const TOO_MANY_TENANTS: &str = "the customer has more than 500 tenants; only 500 are polled";
-
-/// Time after which a tenant that lacks a service is polled again.
-pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Records of the parts of a target: a customer's tenants, or a tenant's products. In the state file, the fields keep
 /// the names that older versions used.
@@ -88,7 +84,7 @@ impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
 /// Returns whether an item that lacked the service at its last poll is due again.
 pub(super) fn is_due_again(polled: Option<&Timestamp>, now: Timestamp) -> bool {
     // A time in the future means that the clock was set back.
-    polled.is_none_or(|polled| now >= polled.plus(RECHECK_INTERVAL) || *polled > now)
+    polled.is_none_or(|polled| now >= polled.plus(UNLICENSED_RECHECK) || *polled > now)
 }
 
 /// Returns whether last known values that have been served since `since` have expired.
@@ -265,6 +261,7 @@ where
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::customers::tenants::MAX_TENANTS;
-use super::{Collector, Context, PollOutput};
+use super::{Collector, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, Size, TenantId, Timestamp};
@@ -49,6 +49,10 @@ impl Collector for Protected {
     const INTERVAL: Duration = Duration::from_secs(30 * 60);
     const SCOPE_V1: &'static str = v1::scope::PROTECTED;
     const SCOPE_V3: &'static str = v3::scope::PROTECTED;
+    const PRICE: Price = Price {
+        latency: Duration::from_millis(4_500),
+        ..Price::ONE
+    };
     type Target = CustomerId;
     type Record = Vec<ProtectedModule>;
 
@@ -79,6 +83,9 @@ impl Collector for Protected {
         let mut modules: Vec<ProtectedModule> = Vec::new();
         let mut indexes: BTreeMap<Key, usize> = BTreeMap::new();
         let unreadable = super::read_rows(&rows, endpoint, observer, |row| {
+            if row.contradicts(&["customerId"], customer.as_str()) {
+                return None;
+            }
             let module = parse_row(row, context.now)?;
             let index = indexes.get(&module.key()).copied();
             let known = index.and_then(|index| modules.get_mut(index));

@@ -8,9 +8,9 @@ use crate::settings::MIN_DURATION;
 /// Format of a key's values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ValueFormat {
-    /// A string, described by a phrase.
+    /// A string, with a description of its format.
     Text(&'static str),
-    /// A date or a timestamp, described by a phrase.
+    /// A date or a timestamp, with a description of its format.
     Date(&'static str),
     /// One of these words.
     Choice(&'static [&'static str]),

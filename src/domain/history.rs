@@ -36,6 +36,16 @@ impl CompletedRun {
         (self.end.is_some() && self.status.is_restore_point()).then_some(self.rank)
     }
 
+    /// Returns the time that was assumed for the run; `None` if its row had a time of its own.
+    fn assumed_time(&self) -> Option<Timestamp> {
+        self.rank.time.filter(|_| self.rank.start.is_none())
+    }
+
+    /// Returns whether the row of the run had neither an id nor times.
+    fn is_undated(&self) -> bool {
+        self.end.or(self.rank.modified).or(self.rank.start).is_none() && self.rank.time.is_some()
+    }
+
     fn is_failure(&self) -> bool {
         self.status.counts_as_failure(self.end.is_some())
     }
@@ -85,13 +95,20 @@ pub struct HistoryUpdate {
 
 impl History {
     /// Updates the history with a list of the module's runs.
-    pub fn update(&mut self, rows: Vec<Run>) -> HistoryUpdate {
+    pub fn update(&mut self, mut rows: Vec<Run>) -> HistoryUpdate {
+        if let [row] = rows.as_mut_slice()
+            && row.key == RunKey::default()
+            && row.is_dated_by_first_poll()
+        {
+            row.key = self.key_of_undated(row);
+        }
         let (mut runs, index, duplicates) = distinct(rows);
         let recent = self.recent_index();
-        for run in runs.iter_mut().filter(|run| run.is_dated_by_first_poll()) {
+        // A run keeps the time that the first poll assumed.
+        for run in runs.iter_mut().filter(|run| run.end.or(run.start).is_none()) {
             let known = recent.find(run.key, run.start);
-            let known = known.and_then(|position| self.recent.get(position));
-            run.dated = known.and_then(|known| known.rank.time).or(run.dated);
+            let known = known.and_then(|position| self.recent.get(position)?.assumed_time());
+            run.dated = run.dated.map(|dated| known.unwrap_or(dated));
         }
         self.listed.clear();
         for run in &runs {
@@ -103,6 +120,36 @@ impl History {
         let ended = self.add_completed(&runs, &recent);
         self.evict(&index);
         HistoryUpdate { duplicates, ended }
+    }
+
+    /// Replaces assumed times of failures that are later than the current time, because the clock was ahead when they
+    /// were assumed. Otherwise, such a failure would count even after a later restore point.
+    pub fn clamp(&mut self, now: Timestamp) {
+        // A failure after a restore point stays after it, even if the clock is wrong now.
+        let after_restore_point = self.last_restore_point().map(|at| at.plus(Duration::from_secs(1)));
+        let latest = after_restore_point.map_or(now, |after| after.max(now));
+        for run in self.recent.iter_mut().filter(|run| run.is_undated()) {
+            run.rank.time = run.rank.time.min(Some(latest));
+        }
+        let newest = [&mut self.newest, &mut self.newest_ended].into_iter().flatten();
+        for run in newest.filter(|run| run.is_dated_by_first_poll()) {
+            run.dated = run.dated.min(Some(latest));
+        }
+    }
+
+    /// Returns the key of a failure without an id and times, which is the only row in the list. It is a new failure if a
+    /// restore point was created since the last such failure, and the previous list did not contain that failure.
+    fn key_of_undated(&self, row: &Run) -> RunKey {
+        let undated = self.recent.iter().filter(|run| run.is_undated());
+        let Some(known) = undated.max_by_key(|run| run.rank) else {
+            return row.key;
+        };
+        let was_listed = self.newest.as_ref().is_some_and(|newest| newest.key == known.key);
+        if was_listed || Some(known.rank) > self.restore_point() {
+            known.key
+        } else {
+            RunKey::new(None, None, row.dated)
+        }
     }
 
     /// Returns the completed runs of the trail, newest first.

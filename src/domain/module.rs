@@ -51,6 +51,9 @@ pub fn service(text: &str) -> Option<Named> {
     SERVICES.parse(text)
 }
 
+/// Module name of jobs that belong to no module, such as scans, and of services without modules.
+pub const NO_MODULE: &str = "None";
+
 /// Parses a module (`jobModule`, `serviceModule`): a number, or a name in any spelling. `None` if absent.
 pub fn module(text: &str) -> Option<Named> {
     MODULES.parse(text)
@@ -76,7 +79,7 @@ pub fn is_housekeeping(module: &str) -> bool {
     [8, 10].into_iter().any(|number| MODULES.name(number) == Some(module))
 }
 
-/// Returns the service whose objects a job type scans, given the current name of the type; `None` for a backup.
+/// Returns the service that a type of scan jobs scans; `None` for backups. `service` is the current name of the type.
 pub fn scanned_service(service: &str) -> Option<&'static str> {
     match SERVICES.number(service) {
         Some(0) => SERVICES.name(7),

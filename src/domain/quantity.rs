@@ -62,8 +62,8 @@ impl Size {
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum SavedSize {
-    /// Format of sizes that are the same for both meanings, and of all sizes in older state files, which depend on the
-    /// setting at that time.
+    /// A size that does not depend on `api.gigabyte`, or any size in an older state file. Sizes in older files depend
+    /// on the setting with which they were saved.
     One(f64),
     Both {
         binary: f64,

@@ -64,6 +64,13 @@ impl RunKey {
     }
 }
 
+impl Default for RunKey {
+    /// Returns the key of a run without an id and times.
+    fn default() -> Self {
+        Self::new(None, None, None)
+    }
+}
+
 /// Sort key of a run: its end, last modification and start. If a run has no end, its last known time is used instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Rank {

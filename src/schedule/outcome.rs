@@ -11,7 +11,9 @@ use super::queue::{self, Due, MonotonicTime, Urgency};
 use super::{Outcome, Scheduler, wall_clock};
 use crate::api::auth::DENIAL_LIFETIME;
 use crate::api::{Error, Observer as _};
-use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, RenderedRecord, Target, TargetKind, ids};
+use crate::collector::{
+    CollectorId, Customer, PollOutput, RecordSource as _, RenderedRecord, Target, TargetKind, UNLICENSED_RECHECK, ids,
+};
 use crate::domain::{CustomerId, TenantId};
 use crate::error_chain::error_chain;
 use crate::store::RunEvent;
@@ -19,9 +21,6 @@ use crate::store::RunEvent;
 /// Delay before the customer list is polled again if too many customers are missing from it. The delay is short,
 /// because until then it is unknown which customers exist.
 const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
-
-/// Delay before a customer that lacks a service is polled again. A newly bought service appears within a day.
-pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 
 /// Number of consecutive failures after which a single customer is removed, if the last failure has status 404.
 pub(super) const REMOVED_AFTER: u32 = 2;

@@ -7,25 +7,25 @@ use std::time::Duration;
 use crate::collector::{CollectorId, PerCollector, Target};
 
 /// Time since the scheduler started, on a monotonic clock.
-pub type MonotonicTime = Duration;
+pub(super) type MonotonicTime = Duration;
 
 /// A target to poll, and the time at which it became due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Due {
+pub(super) struct Due {
     /// The collector that polls the target.
-    pub collector: CollectorId,
+    pub(super) collector: CollectorId,
     /// Target of the poll.
-    pub target: Target,
+    pub(super) target: Target,
     /// Time at which the target became due.
-    pub since: MonotonicTime,
+    pub(super) since: MonotonicTime,
     /// Urgency of the target when it was queued.
-    pub urgency: Urgency,
+    pub(super) urgency: Urgency,
 }
 
 /// Likelihood that a poll returns new data. It affects the order of polls only if more polls are due than the request
 /// rate allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub(super) enum Urgency {
     /// The customer list shows a change.
     Signalled,
     /// It is unknown whether there is new data.
@@ -36,7 +36,7 @@ pub enum Urgency {
 
 /// Lateness at which a poll takes precedence over others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LatenessLimit {
+pub(super) struct LatenessLimit {
     interval: Duration,
     quiet: Duration,
 }
@@ -44,7 +44,7 @@ pub struct LatenessLimit {
 impl LatenessLimit {
     /// Returns a limit of one interval, so that targets wait at most two intervals if the request rate allows it. The
     /// limit for quiet targets is shorter if their values would otherwise become stale.
-    pub fn new(interval: Duration, stale_after: Duration) -> Self {
+    pub(super) fn new(interval: Duration, stale_after: Duration) -> Self {
         Self {
             interval,
             quiet: stale_after.saturating_sub(interval).min(interval),
@@ -146,7 +146,7 @@ enum Tier {
 
 /// All targets of all collectors. Each target is in the queue once, either waiting or being polled.
 #[derive(Debug)]
-pub struct Queue {
+pub(super) struct Queue {
     collectors: PerCollector<CollectorQueue>,
     signalled_in_a_row: u32,
 }
@@ -170,12 +170,12 @@ impl Default for Queue {
 
 impl Queue {
     /// Sets the lateness limit of a collector's targets.
-    pub fn set_lateness_limit(&mut self, collector: CollectorId, lateness_limit: LatenessLimit) {
+    pub(super) fn set_lateness_limit(&mut self, collector: CollectorId, lateness_limit: LatenessLimit) {
         self.collectors.get_mut(collector).lateness_limit = lateness_limit;
     }
 
     /// Adds a target, unless it is queued already.
-    pub fn add(&mut self, collector: CollectorId, target: Target, at: MonotonicTime) {
+    pub(super) fn add(&mut self, collector: CollectorId, target: Target, at: MonotonicTime) {
         if self.contains(collector, &target) {
             return;
         }
@@ -183,14 +183,14 @@ impl Queue {
     }
 
     /// Returns whether a target is waiting or being polled.
-    pub fn contains(&self, collector: CollectorId, target: &Target) -> bool {
+    pub(super) fn contains(&self, collector: CollectorId, target: &Target) -> bool {
         let queue = self.collectors.get(collector);
         queue.due.contains_key(target) || queue.in_progress.contains_key(target)
     }
 
     /// Removes targets for which `keep` returns false. A running poll of such a target still finishes, but
     /// [`Queue::done`] then returns false.
-    pub fn retain(&mut self, collector: CollectorId, keep: impl Fn(&Target) -> bool) {
+    pub(super) fn retain(&mut self, collector: CollectorId, keep: impl Fn(&Target) -> bool) {
         let queue = self.collectors.get_mut(collector);
         for urgency in [Urgency::Signalled, Urgency::Ordinary, Urgency::Quiet] {
             queue.waiting.get_mut(urgency).retain(|(_, target)| keep(target));
@@ -200,7 +200,7 @@ impl Queue {
     }
 
     /// Makes a waiting target due earlier, never later. This has no effect on a target that is being polled.
-    pub fn bring_forward(&mut self, collector: CollectorId, target: &Target, at: MonotonicTime) {
+    pub(super) fn bring_forward(&mut self, collector: CollectorId, target: &Target, at: MonotonicTime) {
         let queue = self.collectors.get_mut(collector);
         if let Some((due, urgency)) = queue.due.get(target).copied()
             && at < due
@@ -211,13 +211,13 @@ impl Queue {
 
     /// Makes a target due immediately. If it is being polled, it is polled again afterwards, because the request may
     /// have changed.
-    pub fn poll_again(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime) {
+    pub(super) fn poll_again(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime) {
         self.make_due(collector, target, now, None);
     }
 
     /// Makes a target due immediately and urgent, because the customer list shows a change. If it is being polled, it
     /// is polled again afterwards.
-    pub fn signal(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime) {
+    pub(super) fn signal(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime) {
         self.make_due(collector, target, now, Some(Urgency::Signalled));
     }
 
@@ -235,12 +235,13 @@ impl Queue {
     /// Returns the next due target: bulk polls first, then signalled targets, then targets that exceed their lateness
     /// limit, then all others. Targets of optional collectors are last. Within each group, the target that is latest
     /// relative to its interval is first.
-    pub fn pop(&mut self, now: MonotonicTime) -> Option<Due> {
+    #[cfg(test)]
+    pub(super) fn pop(&mut self, now: MonotonicTime) -> Option<Due> {
         self.pop_among(now, |_| true)
     }
 
     /// Same as [`Queue::pop`], but only for admitted collectors.
-    pub fn pop_among(&mut self, now: MonotonicTime, is_admitted: impl Fn(CollectorId) -> bool) -> Option<Due> {
+    pub(super) fn pop_among(&mut self, now: MonotonicTime, is_admitted: impl Fn(CollectorId) -> bool) -> Option<Due> {
         let first = |with_signalled: bool| {
             let queues = self.collectors.iter();
             let queues = queues.filter(|(collector, _)| is_admitted(*collector));
@@ -273,7 +274,7 @@ impl Queue {
     }
 
     /// Puts a target back unchanged, because it cannot be polled now.
-    pub fn put_back(&mut self, due: &Due) {
+    pub(super) fn put_back(&mut self, due: &Due) {
         if due.urgency == Urgency::Signalled {
             self.signalled_in_a_row = self.signalled_in_a_row.saturating_sub(1);
         }
@@ -282,7 +283,13 @@ impl Queue {
 
     /// Requeues a target after its poll. If it became due again during the poll, it is due immediately. Returns false
     /// if it was removed during the poll.
-    pub fn done(&mut self, collector: CollectorId, target: &Target, next: MonotonicTime, urgency: Urgency) -> bool {
+    pub(super) fn done(
+        &mut self,
+        collector: CollectorId,
+        target: &Target,
+        next: MonotonicTime,
+        urgency: Urgency,
+    ) -> bool {
         let queue = self.collectors.get_mut(collector);
         let Some(in_progress) = queue.in_progress.remove(target) else {
             return false;
@@ -295,13 +302,13 @@ impl Queue {
     }
 
     /// Returns whether a target of a collector is due and not being polled.
-    pub fn is_waiting(&self, collector: CollectorId, now: MonotonicTime) -> bool {
+    pub(super) fn is_waiting(&self, collector: CollectorId, now: MonotonicTime) -> bool {
         let first = self.collectors.get(collector).first();
         first.is_some_and(|at| at <= now)
     }
 
     /// Returns when the next target that is not due at `now` becomes due.
-    pub fn next_due_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
+    pub(super) fn next_due_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         self.collectors
             .values()
             .filter_map(|queue| queue.first_after(now))
@@ -309,7 +316,7 @@ impl Queue {
     }
 
     /// Returns the lag of a collector's most overdue poll, waiting or running.
-    pub fn lag(&self, collector: CollectorId, now: MonotonicTime) -> Duration {
+    pub(super) fn lag(&self, collector: CollectorId, now: MonotonicTime) -> Duration {
         let queue = self.collectors.get(collector);
         let in_progress = queue.in_progress.values().map(|in_progress| in_progress.since);
         let oldest = in_progress.chain(queue.first()).min();
@@ -317,7 +324,7 @@ impl Queue {
     }
 
     /// Returns the targets of a collector.
-    pub fn targets(&self, collector: CollectorId) -> impl Iterator<Item = &Target> {
+    pub(super) fn targets(&self, collector: CollectorId) -> impl Iterator<Item = &Target> {
         let queue = self.collectors.get(collector);
         queue.due.keys().chain(queue.in_progress.keys())
     }
@@ -391,7 +398,12 @@ impl CollectorQueue {
 
 /// Returns when a poll that was due at `since` is due again, and how many whole intervals it missed. Missed intervals
 /// are skipped, so a late target is polled only once. `random` is between 0 and 1.
-pub fn next_time(since: MonotonicTime, now: MonotonicTime, interval: Duration, random: f64) -> (MonotonicTime, u32) {
+pub(super) fn next_time(
+    since: MonotonicTime,
+    now: MonotonicTime,
+    interval: Duration,
+    random: f64,
+) -> (MonotonicTime, u32) {
     // Spreads targets with the same interval without changing the mean interval.
     const JITTER: f64 = 0.05;
     let jittered = interval.mul_f64(1.0 + JITTER * (2.0 * random - 1.0));
@@ -418,7 +430,7 @@ fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64
 /// Returns when a poll is due again after `failures` consecutive failures: after the next probe if the circuit breaker
 /// rejected it, after a short delay if an early repetition is allowed, and otherwise at its regular time. During an
 /// outage, the exporter therefore sends at most its normal number of requests plus the retry budget.
-pub fn failed_time(
+pub(super) fn failed_time(
     now: MonotonicTime,
     failures: u32,
     interval: Duration,

@@ -55,7 +55,7 @@ pub enum Error {
     InUse {
         /// Path of the state file.
         path: PathBuf,
-        /// The process that locked it, if the lock file contains it.
+        /// Id of the process that holds the lock, if the lock file contains it.
         pid: Option<u32>,
     },
     /// The file system failed.

@@ -28,7 +28,7 @@ pub(super) struct Rate {
     ceiling: f64,
     /// Rate after the last decrease.
     reduced: f64,
-    /// Rate at which the host throttled, where the curve is flat.
+    /// Rate at which the host last throttled. The curve is flat near this rate.
     limit: f64,
     /// Seconds of full, successful use since the last decrease.
     recovered_for: f64,

@@ -99,25 +99,31 @@ impl Listed {
         }
     }
 
-    /// Drops each module's scopes beyond [`MAX_SCOPES`]. Scopes in the best state are dropped first, so that failures
-    /// remain. Returns the number of dropped scopes.
-    pub(super) fn cap_scopes(&mut self) -> usize {
+    /// Drops each module's scopes beyond [`MAX_SCOPES`], and modules and scopes beyond [`MAX_MODULES`]. Those in the
+    /// best state are dropped first, so that failures remain. Returns the number of dropped modules and scopes.
+    pub(super) fn cap(&mut self) -> usize {
         let mut counts: BTreeMap<(Cow<'static, str>, Cow<'static, str>), usize> = BTreeMap::new();
         for key in self.runs.keys() {
             *counts.entry((key.service.clone(), key.module.clone())).or_default() += 1;
         }
         let before = self.runs.len();
         for ((service, module), _) in counts.into_iter().filter(|(_, count)| *count > MAX_SCOPES) {
-            let of_module = |key: &ModuleKey| key.service == service && key.module == module;
-            let worst = |runs: &Vec<Run>| runs.iter().map(|run| run.status.severity()).max();
-            let scopes = self.runs.iter().filter(|(key, _)| of_module(key));
-            let mut scopes: Vec<_> = scopes.map(|(key, runs)| (worst(runs), key.clone())).collect();
-            scopes.sort_by(|(one, key), (other, next)| other.cmp(one).then_with(|| key.cmp(next)));
-            for (_, key) in scopes.drain(MAX_SCOPES..) {
-                self.runs.remove(&key);
-            }
+            self.cap_best(MAX_SCOPES, |key| key.service == service && key.module == module);
+        }
+        if self.runs.len() > MAX_MODULES {
+            self.cap_best(MAX_MODULES, |_| true);
         }
         before - self.runs.len()
+    }
+
+    fn cap_best(&mut self, limit: usize, is_counted: impl Fn(&ModuleKey) -> bool) {
+        let worst = |runs: &Vec<Run>| runs.iter().map(|run| run.status.severity()).max();
+        let counted = self.runs.iter().filter(|(key, _)| is_counted(key));
+        let mut counted: Vec<_> = counted.map(|(key, runs)| (worst(runs), key.clone())).collect();
+        counted.sort_by(|(one, key), (other, next)| other.cmp(one).then_with(|| key.cmp(next)));
+        for (_, key) in counted.drain(limit..) {
+            self.runs.remove(&key);
+        }
     }
 }
 
@@ -146,6 +152,7 @@ impl Record {
         let mut modules: BTreeMap<ModuleKey, Module> =
             known.map(|module| (module.key(), Module::clone(module))).collect();
         for module in modules.values_mut() {
+            module.history.clamp(now);
             module.held = is_partial && module.listed;
             module.listed = module.held;
         }

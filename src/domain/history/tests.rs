@@ -293,3 +293,62 @@ fn runs_without_an_id_are_keyed_by_their_start() {
     assert_ne!(RunKey::new(None, at(1), at(2)), RunKey::new(None, at(2), at(2)));
     assert_ne!(RunKey::new(Some("a"), at(1), None), RunKey::new(Some("b"), at(1), None));
 }
+
+fn undated_failure(hours: i64) -> Run {
+    Run {
+        dated: at(hours),
+        ..placeholder(Failed)
+    }
+}
+
+#[test]
+fn failures_without_times_count_again_after_a_restore_point() {
+    let mut history = History::default();
+    for day in 0..3 {
+        history.update(vec![undated_failure(24 * day)]);
+        history.update(vec![undated_failure(24 * day + 1)]);
+        assert_eq!(history.consecutive_failures(), 1, "{day}");
+        let finished = run(&day.to_string(), Finished, 24 * day + 2, Some(24 * day + 3));
+        history.update(vec![finished]);
+        assert_eq!(history.consecutive_failures(), 0, "{day}");
+    }
+    assert_eq!(history.ended(), &BTreeMap::from([(Finished, 3), (Failed, 3)]));
+}
+
+#[test]
+fn older_failure_without_times_in_a_longer_list_is_counted_once() {
+    let mut history = History::default();
+    for hours in 0..5 {
+        history.update(vec![undated_failure(hours), run("a", Finished, 0, Some(1))]);
+    }
+    assert_eq!(history.ended(), &BTreeMap::from([(Finished, 1), (Failed, 1)]));
+}
+
+#[test]
+fn failure_dated_by_a_fast_clock_ends_with_a_restore_point() {
+    let mut history = History::default();
+    history.update(vec![undated_failure(48)]);
+    history.clamp(at(24).unwrap());
+    assert_eq!(history.consecutive_failures(), 1);
+    history.update(vec![run("a", Finished, 25, Some(26))]);
+    assert_eq!(history.consecutive_failures(), 0);
+    // A clock that is slow for a while does not move a failure before the restore point.
+    history.update(vec![undated_failure(48)]);
+    history.clamp(at(0).unwrap());
+    assert_eq!(history.consecutive_failures(), 1);
+}
+
+#[test]
+fn restore_point_with_an_assumed_time_keeps_it() {
+    let mut history = History::default();
+    for hours in 1..4 {
+        let row = Run {
+            start: None,
+            dated: at(hours),
+            modified: at(hours),
+            ..run("a", Finished, 0, None)
+        };
+        history.update(vec![row]);
+        assert_eq!(history.last_restore_point(), at(1));
+    }
+}

@@ -1,4 +1,4 @@
-//! Fictitious organizations of a plausible fleet.
+//! Fictitious organizations for a realistic fleet.
 
 /// Names and countries, in the order of the customers. Three names are not in Latin script.
 const ORGANIZATIONS: &[(&str, &str)] = &[

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use elements_exporter::simulator::{Fault, FaultKind, Settings};
 use futures_util::future::join_all;
@@ -249,6 +249,63 @@ async fn total_missing_in_a_page_is_ignored() {
             .wait_until(case, |text| value(text, &incomplete) >= Some(1.0))
             .await;
         assert!(!text.contains("elements_customer_info{"), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn row_that_moves_between_pages_makes_a_list_incomplete() {
+    let scope = |n: usize| {
+        json!({
+            "jobType": 12, "jobModule": 363, "name": format!("Scope {n}"), "status": 2, "jobId": format!("j-{n}"),
+            "startTime": "2026-11-01T00:00:00Z", "endTime": "2026-11-01T01:00:00Z",
+        })
+    };
+    for (generation, metadata) in [("v1", json!({})), ("v3", json!({})), ("v3", json!({"totalCount": 150}))] {
+        let moves = Arc::new(AtomicUsize::new(1));
+        let moved = Arc::clone(&moves);
+        let server = ScriptedServer::start(move |request| {
+            if request.line.contains("/connect/token") {
+                return token();
+            }
+            if !request.line.contains("/jobs") {
+                return response(200, json!({"data": rows(0..1), "value": rows(0..1)}).to_string());
+            }
+            let page = match request
+                .line
+                .rsplit_once("pageIndex=")
+                .or(request.line.rsplit_once("skip="))
+            {
+                Some((_, index)) => index[..1].parse().unwrap(),
+                None => 1,
+            };
+            let listed: Vec<Value> = match (page, moved.load(Ordering::SeqCst)) {
+                (1, _) => (0..100).map(scope).collect(),
+                (2, 0) => (100..150).map(scope).collect(),
+                // Another row moves in each attempt.
+                (2, n) => {
+                    moved.store(n % 50 + 1, Ordering::SeqCst);
+                    std::iter::once(n).chain(100..149).map(scope).collect()
+                }
+                _ => Vec::new(),
+            };
+            let list = json!({"data": listed, "value": listed, "metadata": metadata});
+            let mut list = list.as_object().unwrap().clone();
+            if page == 1 && request.line.starts_with("GET /partner/customers") {
+                list.insert("odata.nextLink".to_owned(), json!("?skip=2"));
+            }
+            response(200, Value::from(list).to_string())
+        })
+        .await;
+        let exporter = Exporter::start(&server.base, &["jobs"], &[("ELEMENTS_API__VERSION", generation)]).await;
+        let incomplete = errors("jobs", "incomplete");
+        let text = exporter
+            .wait_until("an incomplete list", |text| value(text, &incomplete) >= Some(1.0))
+            .await;
+        assert_eq!(text.matches("elements_job_status{").count(), 0, "{generation}");
+        moves.store(0, Ordering::SeqCst);
+        exporter
+            .wait_until("all scopes", |text| text.matches("elements_job_status{").count() == 150)
+            .await;
     }
 }
 
