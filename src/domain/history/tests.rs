@@ -316,7 +316,7 @@ fn failures_without_times_count_again_after_a_restore_point() {
 }
 
 #[test]
-fn older_failure_without_times_in_a_longer_list_is_counted_once() {
+fn older_failure_without_times_is_counted_once() {
     let mut history = History::default();
     for hours in 0..5 {
         history.update(vec![undated_failure(hours), run("a", Finished, 0, Some(1))]);
