@@ -195,7 +195,7 @@ impl Scheduler {
         now
     }
 
-    /// Brings forward polls of the customer list and failed polls when tokens can be requested again. This happens once
+    /// When tokens can be requested again, brings the customer list forward and repeats failed polls. This happens once
     /// per pause, because the next token request ends the pause.
     fn handle_token_recovery(&mut self) {
         let may_request_token = self.config.client.transport().tokens().may_have_recovered();
@@ -243,7 +243,7 @@ impl Scheduler {
         };
         *lock(&self.status) = status;
         if self.customer_list.is_available == Some(true) {
-            // Set after the status, so that a ready exporter does not report `elements_up 0` after a complete list.
+            // Set after the status, so that an exporter that has just become ready no longer reports `elements_up 0`.
             self.health.set_ready();
         }
     }

@@ -184,7 +184,7 @@ impl Store {
         self.customers_with_membership().1
     }
 
-    /// Returns the version number of the set of known customers. It does not change with their data.
+    /// Returns the version number of the set of known customers. Changes to the customers' data do not affect it.
     pub fn membership(&self) -> u64 {
         lock(&self.inner).membership
     }
@@ -209,9 +209,9 @@ impl Store {
     }
 
     /// Replaces the records of `target` with the records from a poll at `now`. Records of unknown customers are
-    /// dropped. A complete bulk response also removes the records that are missing from it. For an optional collector,
-    /// a record must be missing from two consecutive complete responses. For the customer list, [`Store::reconcile`]
-    /// removes the records instead.
+    /// dropped. If the response is complete, stored records that are missing from the response are removed. In bulk
+    /// polls of an optional collector, a record must be missing from two consecutive complete responses. For the
+    /// customer list, [`Store::reconcile`] removes the records instead.
     ///
     /// # Errors
     /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.
@@ -271,7 +271,7 @@ impl Store {
         inner.collected.get(collector).freshness.get(target)?.unlicensed_at
     }
 
-    /// Returns whether the store contains samples of a target that have not expired.
+    /// Returns whether the store contains unexpired samples of a target.
     pub fn is_known(&self, collector: CollectorId, target: &Target, now: Timestamp) -> bool {
         let inner = lock(&self.inner);
         let collected = inner.collected.get(collector);

@@ -31,7 +31,8 @@ const MAX_RESPONSE_BYTES: usize = 256 << 10;
 /// A token is renewed after this fraction of its lifetime, or [`RENEWAL_LEAD`] before its expiry, whichever is earlier.
 const RENEWAL_FRACTION: f64 = 0.8;
 
-/// Minimum time between a token's renewal and its expiry: enough for two requests that take the default timeout.
+/// Minimum time between a token's renewal and its expiry, except for tokens with a short lifetime. It is enough for two
+/// requests that take the default timeout.
 const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 
 /// A token that expires within this time is not sent, because it could expire before the request arrives.

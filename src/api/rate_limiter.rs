@@ -103,7 +103,7 @@ pub enum Admission {
     Wait(Duration),
     /// All slots are in use: call again when a request has finished.
     Busy,
-    /// The host or the endpoint is down: fail, and try again after this time at the earliest.
+    /// The host or the endpoint is down: fail, and do not try again before this time has passed.
     Rejected(Duration),
 }
 
@@ -206,7 +206,7 @@ impl RateLimiter {
         Admission::Admitted
     }
 
-    /// Reports a response that is neither throttled nor a failure. Statuses such as 403 and 404 count as success.
+    /// Reports a response that is neither throttling nor a failure. Statuses such as 403 and 404 count as success.
     pub fn succeeded(&mut self, now: Duration, resource: Resource) {
         self.handle_response(now, resource);
         // A request that was sent before the pause says nothing about the rate after it.

@@ -61,8 +61,8 @@ impl Client {
     /// Fetches all pages of a list and returns their rows.
     ///
     /// # Errors
-    /// Returns the first error, or [`Error::Incomplete`] if a page states a total that exceeds the number of fetched
-    /// rows.
+    /// Returns the first error, or [`Error::Incomplete`] if pages repeat, or if a page states a total that exceeds the
+    /// number of fetched rows.
     pub async fn fetch_list(
         &self,
         endpoint: Endpoint,
@@ -204,7 +204,7 @@ impl Client {
 #[derive(Default)]
 struct FetchedPages {
     rows: Rows,
-    /// Hashes of the rows that occurred on an earlier page.
+    /// Hashes of the rows that repeat a row of an earlier page.
     repeated: HashSet<u64>,
     /// Lower bound for the total: the largest count stated by any page.
     min_total: Option<usize>,

@@ -261,7 +261,7 @@ impl Client {
 #[derive(Default)]
 struct FetchedPages {
     rows: Rows,
-    /// Rows whose identity occurred on an earlier page.
+    /// Rows with the same identity as a row on an earlier page.
     repeats: Rows,
     /// Hashes of the identities of `repeats`.
     repeated: HashSet<u64>,
@@ -283,7 +283,7 @@ struct FetchedPages {
 }
 
 impl FetchedPages {
-    /// Returns the identities that two attempts must have in common to confirm repeated rows. Rows without a key can
+    /// Returns the identities that must be the same in two attempts to confirm repeated rows. Rows without a key can
     /// change between the attempts, so only the repeated rows are compared.
     fn identities(&self, list: &List<'_>) -> &HashSet<u64> {
         match list.key {
@@ -342,7 +342,7 @@ impl<'a> Page<'a> {
     }
 
     /// Returns whether another page may follow this page of `rows` rows, if there is no total. The page must be full,
-    /// link to another page, or have `metadata` that does not state a larger page size.
+    /// link to another page, or have `metadata` in which the page size is missing or is at most `rows`.
     fn may_have_next(&self, rows: usize) -> bool {
         let is_full = [PAGE_SIZE, DEFAULT_PAGE_SIZE].contains(&rows);
         is_full || self.has_link || self.is_paged && self.size.is_none_or(|size| rows >= size)

@@ -65,12 +65,12 @@ impl<'a> Row<'a> {
         self.candidates(names).next().is_some()
     }
 
-    /// Returns whether any of these fields is a list or an object, which is no valid value of a scalar.
+    /// Returns whether any of these fields is a list or an object, neither of which is a valid scalar.
     pub fn is_structured(&self, names: Names) -> bool {
         self.candidates(names).any(|json| json.get().starts_with(['[', '{']))
     }
 
-    /// Returns whether the row states the id of another entity than the requested one. Such an id is counted as invalid.
+    /// Returns whether the row contains an id other than the requested id. Such an id is counted as invalid.
     pub fn contradicts(&self, names: Names, requested: &str) -> bool {
         let is_other = self
             .text(names)

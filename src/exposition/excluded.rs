@@ -13,7 +13,7 @@ pub struct ExcludedMetrics {
 }
 
 impl ExcludedMetrics {
-    /// Returns those of `metrics` whose names match any of the patterns. A histogram is matched by its family name.
+    /// Returns the `metrics` whose names match any of the patterns. A histogram is matched by its family name.
     pub fn matching(patterns: &[Pattern], metrics: impl IntoIterator<Item = Metric>) -> Self {
         let mut excluded = Self::default();
         let fits = |metric: &Metric| patterns.iter().any(|pattern| pattern.matches_name(metric.name));

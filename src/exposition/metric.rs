@@ -7,7 +7,7 @@ pub enum Kind {
     Gauge,
     /// A value that only grows while the process runs; the metric's name ends in `_total`.
     Counter,
-    /// Always 1, with facts as labels; the metric's name ends in `_info`.
+    /// Always 1, with the information in labels; the metric's name ends in `_info`.
     Info,
     /// Numbers of observations in buckets.
     Histogram,
@@ -28,9 +28,9 @@ impl Kind {
 /// Effect of `stale_after` on a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// Describes the present and expires.
+    /// The value describes the present, so the series expires.
     Now,
-    /// A dated fact. It is served until its customer is removed.
+    /// The value stays true, as does the time of an event. The series is served until its customer is removed.
     Dated,
 }
 
@@ -74,7 +74,7 @@ impl Metric {
         }
     }
 
-    /// Returns a gauge with a Unix time, which is a dated fact.
+    /// Returns a gauge with a Unix time. Such a value stays true, so its series do not expire.
     #[must_use]
     pub const fn timestamp(name: &'static str, help: &'static str) -> Self {
         Self::gauge(name, help).dated()
@@ -88,7 +88,7 @@ impl Metric {
         metric
     }
 
-    /// Returns an info metric: a dated fact with the value 1.
+    /// Returns an info metric. Its value is always 1, and its series do not expire.
     #[must_use]
     pub const fn info(name: &'static str, help: &'static str) -> Self {
         let mut metric = Self::gauge(name, help).dated();
@@ -104,7 +104,7 @@ impl Metric {
         metric
     }
 
-    /// Makes the metric a dated fact.
+    /// Exempts the metric's series from `stale_after`.
     #[must_use]
     pub const fn dated(mut self) -> Self {
         self.lifetime = Lifetime::Dated;

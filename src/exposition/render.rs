@@ -15,8 +15,8 @@ use crate::domain::Timestamp;
 /// cost per frame is negligible.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
-/// Minimum size of a frame. A frame that has reached this size ends with the current block or part. Its boundaries
-/// therefore do not depend on the records in other frames, and its compressed form can be cached. With smaller frames,
+/// Minimum size of a frame. A frame that has reached this size ends with the current block or part. Frame boundaries
+/// therefore do not depend on the records in other frames, and compressed frames can be cached. With smaller frames,
 /// compressing each frame separately would cost more than caching saves.
 const MIN_FRAME_BYTES: usize = 64 * 1024;
 

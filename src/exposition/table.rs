@@ -11,7 +11,7 @@ pub(super) const ABSENT: f64 = f64::NAN;
 /// Maximum length of a label value, in characters.
 pub(super) const MAX_LABEL_CHARS: usize = MAX_TEXT_CHARS;
 
-/// The first label of every customer's tables.
+/// The first label in every table of a customer.
 pub(super) const CUSTOMER_ID: &str = "customer_id";
 
 /// A metric, and a function that computes its value from a row of type `R`.
@@ -55,13 +55,13 @@ pub const fn counter<R>(name: &'static str, help: &'static str, value: fn(&R) ->
     column(Metric::counter(name, help), value)
 }
 
-/// Returns an info metric: its value is always 1, and its labels are facts.
+/// Returns an info metric: its value is always 1, and its labels contain the information.
 pub const fn info<R>(name: &'static str, help: &'static str) -> Column<R> {
     column(Metric::info(name, help), |_| Some(1.0))
 }
 
 impl<R: ?Sized> Column<R> {
-    /// Makes the metric a dated fact.
+    /// Exempts the metric's series from `stale_after`.
     #[must_use]
     pub const fn dated(self) -> Self {
         column(self.metric.dated(), self.value)
@@ -126,7 +126,7 @@ impl<R> Shape<R> {
         self.metrics_with(&[CUSTOMER_ID])
     }
 
-    /// Returns the metrics of a shape whose tables have no customer label.
+    /// Same as [`Shape::metrics`], but without the customer label.
     pub fn metrics_without_customer(&self) -> ShapeMetrics {
         self.metrics_with(&[])
     }
@@ -163,7 +163,7 @@ pub struct ShapeTable {
 pub struct Table {
     /// Escaped label text: first the common start of all rows, and then the rest of each row.
     labels: Box<str>,
-    /// End offsets in the label text: of the common start, and then of each row.
+    /// Offset in the label text at which the common start ends, followed by the end offset of each row.
     ends: Box<[u32]>,
     /// The values, column by column.
     values: Box<[f64]>,
@@ -212,7 +212,8 @@ impl Table {
         self.values.get(start..start.saturating_add(rows)).unwrap_or_default()
     }
 
-    /// Returns the index, label text and value of each row from `first` on that has a value in a column.
+    /// Returns the samples of a column, beginning with the row `first`. Each consists of the row's index, label text
+    /// and value. Rows without a value are skipped.
     pub(super) fn samples_of(&self, column: usize, first: usize) -> impl Iterator<Item = (usize, &str, f64)> {
         let values = self.column(column).get(first..).unwrap_or_default();
         let ends = self.ends.get(first..).unwrap_or_default();

@@ -124,8 +124,8 @@ async fn handle_connection(
     let Some(acceptor) = active.as_ref().and_then(|active| active.tls.clone()) else {
         return serve_requests(stream, Caller::new(peer, false), routes, watcher).await;
     };
-    // Uses the configuration with which the connection was accepted, because a later one applies only to new
-    // connections.
+    // Uses the configuration with which the connection was accepted, because a later configuration applies
+    // only to new connections.
     let caller = Caller::new(peer, active.is_some_and(|active| active.verifies_clients));
     let secured = tokio::select! {
         // Without a request, there is no response to finish.

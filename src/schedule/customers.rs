@@ -16,8 +16,8 @@ use crate::domain::{CustomerId, Purpose};
 /// Number of customer lists that one failing target brings forward. Two lists confirm a removal.
 const VERIFICATIONS: u32 = 2;
 
-/// Minimum time between lists that are brought forward, as a multiple of the time that a list takes. Without it,
-/// customers whose requests always fail could keep the list busy.
+/// Minimum time between lists that are brought forward, as a multiple of the time that a list takes. Without this
+/// pause, customers whose requests always fail could cause the list to be fetched continuously.
 const VERIFICATION_PAUSE: u32 = 10;
 
 /// State of the customer list.
@@ -123,8 +123,9 @@ impl Scheduler {
         self.store.add_target(CollectorId::CUSTOMERS, &due.target);
     }
 
-    /// Brings the customer list forward if a customer's data is not found any more. The customer has probably been
-    /// removed, and otherwise its data would be stale before two lists confirm that.
+    /// Brings the customer list forward after repeated failures to fetch a customer's data, the last with status 404.
+    /// The customer has probably been removed. At the usual interval, its data would be stale before two lists confirm
+    /// the removal.
     pub(super) fn verify_listed(&mut self, due: &Due, failures: u32) {
         let is_customer = due.collector != CollectorId::CUSTOMERS && matches!(due.target, Target::Customer(_));
         if !is_customer
@@ -251,8 +252,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether a target must not be queued yet, because the collector polls after another collector that has
-    /// not polled the target.
+    /// Returns whether a target must not be queued yet, because another collector must poll the target first.
     fn waits_for_prerequisite(&self, collector: CollectorId, target: &Target) -> bool {
         let prerequisite = collector.descriptor().after();
         prerequisite.is_some_and(|prerequisite| self.store.last_success(prerequisite, target).is_none())

@@ -7,11 +7,11 @@ use super::Scheduler;
 use super::queue::{Due, MonotonicTime};
 use crate::collector::{CollectorId, Target};
 
-/// Number of remaining targets below which the cycle looks for removed targets. With more targets, the search is too
+/// The cycle looks for removed targets only if fewer targets than this remain. With more targets, the search is too
 /// expensive.
 const REMOVED_CHECK: usize = 8;
 
-/// The current cycle of a collector, and the duration of its last one.
+/// The current cycle of a collector, and the duration of its last completed cycle.
 #[derive(Debug, Default)]
 pub(super) struct Cycle {
     since: Option<MonotonicTime>,

@@ -41,7 +41,8 @@ enum ResultKind<'a> {
 }
 
 impl Scheduler {
-    /// Classifies a result. If the target has data that has not expired, a denial is an ordinary failure.
+    /// Classifies a result. While the target has unexpired data, an error that means that the target lacks the service
+    /// is an ordinary failure.
     fn classify<'a>(&self, due: &Due, result: &'a Result<(), PollError>) -> ResultKind<'a> {
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
         match result {
@@ -180,8 +181,8 @@ impl Scheduler {
     }
 
     /// Returns whether a failed poll is repeated early. Polls that fail for lack of a token may be repeated, because
-    /// they send no request. So may polls of the customer list, which detect the end of an outage. Other repetitions
-    /// use the retry budget.
+    /// they send no request. So may polls of the customer list, which detect the end of an outage. Other polls are
+    /// repeated only while the retry budget lasts.
     pub(super) fn may_repeat(&self, due: &Due, error: &PollError) -> bool {
         if error.is_forbidden() {
             return false;
@@ -261,7 +262,7 @@ impl Scheduler {
         incomplete.map_or(Ok(()), Err)
     }
 
-    /// If the items in a record have changed, repeats the polls of the collectors that request these items.
+    /// Repeats the polls of the collectors that request the items in a record, if these items have changed.
     fn poll_changed_items(&mut self, collector: CollectorId, output: &PollOutput) {
         let descriptor = collector.descriptor();
         let polls_items = |id: &CollectorId| id.descriptor().items_from() == Some(collector) && self.is_enabled(*id);
@@ -364,7 +365,7 @@ impl Scheduler {
     }
 
     /// Brings forward one poll of each optional collector whose permission was revoked according to the latest token.
-    /// Otherwise, the next poll could be a day away if the customers lack the service.
+    /// If the customers lack the service, the next regular poll could be a day away.
     pub(super) fn watch_permissions(&mut self) {
         let now = self.now();
         for collector in ids()
@@ -416,7 +417,7 @@ impl Scheduler {
     }
 }
 
-/// Returns whether the poll of a target is brought forward because its permission has become known or changed. After a
+/// Returns whether a poll is brought forward because the collector's permission has become known or changed. After a
 /// restart, a granted permission does not bring forward the polls of customers that lacked the service. They are still
 /// polled once a day.
 fn brings_forward(before: Option<bool>, is_permitted: bool, has_data: bool, is_unlicensed: bool) -> bool {

@@ -59,7 +59,7 @@ impl LatenessLimit {
     }
 
     /// Returns the unit in which lateness is compared. It is proportional to the interval, so that all collectors are
-    /// late by the same number of intervals, and quiet targets are polled half as often as others.
+    /// late by the same number of intervals. Quiet targets may be late by up to twice that number.
     fn unit(self, urgency: Urgency) -> Duration {
         match urgency {
             Urgency::Quiet => self.interval.saturating_add(self.quiet),
@@ -307,7 +307,7 @@ impl Queue {
         first.is_some_and(|at| at <= now)
     }
 
-    /// Returns when the next target that is not due at `now` becomes due.
+    /// Returns the earliest due time after `now`.
     pub(super) fn next_due_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         self.collectors
             .values()
@@ -358,13 +358,13 @@ impl CollectorQueue {
         self.wait(target.clone(), at, new);
     }
 
-    /// Returns when the first waiting target is due.
+    /// Returns the earliest due time of the waiting targets.
     fn first(&self) -> Option<MonotonicTime> {
         let firsts = self.waiting.iter().filter_map(|(_, waiting)| waiting.first());
         firsts.map(|(at, _)| *at).min()
     }
 
-    /// Returns when the first target that is not due yet becomes due.
+    /// Returns the earliest due time of the waiting targets after `now`.
     fn first_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         // The smallest key after now, because times have nanosecond resolution.
         let later = (now.saturating_add(MonotonicTime::from_nanos(1)), Target::Partner);
@@ -396,8 +396,8 @@ impl CollectorQueue {
     }
 }
 
-/// Returns when a poll that was due at `since` is due again, and how many whole intervals it missed. Missed intervals
-/// are skipped, so a late target is polled only once. `random` is between 0 and 1.
+/// Returns the next due time of a poll that was due at `since`, and the number of due times that passed in between.
+/// Polls at these times are skipped, so a late target is polled only once. `random` is between 0 and 1.
 pub(super) fn next_time(
     since: MonotonicTime,
     now: MonotonicTime,
@@ -417,7 +417,7 @@ pub(super) fn next_time(
     (next.saturating_add(interval.saturating_mul(missed)), missed)
 }
 
-/// Returns when a poll is retried after `failures` consecutive failures. The delay grows up to the interval.
+/// Returns the time of the next attempt after `failures` consecutive failures. The delay grows up to the interval.
 fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64) -> MonotonicTime {
     // Long enough for a host to recover, and short enough for an operator who waits for the next result.
     const FIRST: Duration = Duration::from_secs(30);
@@ -427,9 +427,10 @@ fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64
     now.saturating_add(pause.mul_f64(1.0 + SPREAD * (2.0 * random - 1.0)))
 }
 
-/// Returns when a poll is due again after `failures` consecutive failures: after the next probe if the circuit breaker
-/// rejected it, after a short delay if an early repetition is allowed, and otherwise at its regular time. During an
-/// outage, the exporter therefore sends at most its normal number of requests plus the retry budget.
+/// Returns the next due time of a poll after `failures` consecutive failures. If the circuit breaker rejected the poll,
+/// it is due after the next probe. If the poll may be repeated early, it is due after a short delay. Otherwise, it is
+/// due after one interval. During an outage, the exporter therefore sends at most its normal number of requests plus
+/// the retry budget.
 pub(super) fn failed_time(
     now: MonotonicTime,
     failures: u32,
@@ -445,8 +446,8 @@ pub(super) fn failed_time(
     }
 }
 
-/// Returns when a poll that the circuit breaker rejected is retried: after the next probe, but within one interval.
-/// Jitter keeps rejected polls from being retried together.
+/// Returns the time of the next attempt after a rejection by the circuit breaker: after the next probe, but within one
+/// interval. Jitter keeps rejected polls from being retried together.
 fn rejected_time(now: MonotonicTime, wait: Duration, interval: Duration, random: f64) -> MonotonicTime {
     // Equal to the first delay after a failure.
     const SPREAD: Duration = Duration::from_secs(30);

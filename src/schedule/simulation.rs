@@ -27,7 +27,7 @@ const CUSTOMERS_PER_FAILURE: u32 = 20;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// The target that has been due longest is first.
+    /// The target that has been due for the longest time is first.
     LongestDue,
     /// The exporter's order.
     ByUrgency,

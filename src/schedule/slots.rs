@@ -23,8 +23,7 @@ const MAX_SPARE: usize = 4;
 /// All optional collectors together may use one slot in this many, but always at least one.
 const OPTIONAL_PART: usize = 4;
 
-/// Polls of a single customer may use one slot in this many. Only the polls of this many customers together can use all
-/// slots.
+/// Polls of a single customer may use one slot in this many, but always at least one.
 const CUSTOMERS_AT_ONCE: usize = 4;
 
 /// The running polls. Each occupies a slot.

@@ -51,7 +51,7 @@ impl PatternCheck {
         }
     }
 
-    /// Replaces the patterns that match nothing, and logs those that are new.
+    /// Replaces the patterns that match nothing, and logs the new patterns.
     fn update(&mut self, unmatched: BTreeSet<UnmatchedPattern>, names: &KnownNames) {
         let logged = self.unmatched.take().unwrap_or_default();
         let new: BTreeSet<_> = unmatched.difference(&logged).collect();
@@ -103,8 +103,8 @@ impl Scheduler {
     }
 
     /// Adds all modules once they are known: after a cycle of `jobs` that covered all customers, or after two cycles,
-    /// because requests for some customers may always fail. With `--shard`, they stay unknown, because other exporters
-    /// poll the other customers.
+    /// because requests for some customers may always fail. With `--shard`, the modules stay unknown, because other
+    /// exporters poll the other customers.
     fn add_modules(&self, names: &mut KnownNames) {
         if self.config.customers.shard != Shard::WHOLE || self.patterns.jobs_cycles == 0 {
             return;

@@ -56,8 +56,8 @@ pub struct CustomerRow {
     /// Signs of ransomware in the customer's tenants, if there are any. While polls fail, these are the last known
     /// signs.
     pub signs: Option<RansomwareSigns>,
-    /// Number of overdue modules. It can also increase while data is stale, because the age of a restore point is known
-    /// even then.
+    /// Number of overdue modules. It can increase even while data is stale, because the age of a restore point is still
+    /// known.
     pub overdue: usize,
     /// Number of modules that were failing at the last poll.
     pub failing: usize,
@@ -197,7 +197,7 @@ impl CustomerList {
         self.rows.iter().filter(|row| row.is_known).count()
     }
 
-    /// Returns, for each attribute, the values that occur among the customers.
+    /// Returns the customers' distinct values of each attribute.
     pub fn attribute_values(&self) -> PerAttribute<BTreeSet<&str>> {
         Attributes::distinct_values(self.rows.iter().map(|row| &*row.attributes))
     }

@@ -25,7 +25,7 @@ pub struct CustomerDetail {
     pub modules: Vec<ModuleHealth>,
     /// Time of the poll that returned the modules.
     pub updated: Option<Timestamp>,
-    /// Time at which the signs of ransomware were last read, if there are any and they are not fresh.
+    /// Time of the last successful poll of the signs of ransomware, if there are any signs and they are not current.
     pub signs_read_at: Option<Timestamp>,
     /// Reasons why the latest runs failed or skipped objects, by module.
     pub errors: Vec<CommonErrors>,

@@ -200,7 +200,7 @@ impl Inner {
             false => collected.record_attempt(target, Attempt::Failed, None),
         }
         for (id, rendered) in records {
-            // Rows that were held before keep their age.
+            // Held rows keep the time of the poll that returned them.
             let before = self.collected.get(collector).records.get(&id);
             let held_at = before.map_or(now, |stored| match stored.rendered.held.is_empty() {
                 true => stored.good_at,

@@ -171,8 +171,8 @@ impl Store {
                 } => {
                     let organization: Arc<str> = organization.into();
                     if is_excluded || !filter.admits(&id, &organization) {
-                        // If the filters admit the customer, the next list adds it, with this name if the list contains
-                        // none.
+                        // If the filters now admit the customer, the next list adds it. This name is used if that list
+                        // contains none.
                         if !organization.is_empty() {
                             Arc::make_mut(&mut inner.excluded_names).insert(id, organization);
                         }
@@ -190,7 +190,7 @@ impl Store {
                     held_at,
                     record,
                 } => {
-                    // Series use the spelling of the id in the customer's own line.
+                    // Series use the id as spelled in the customer's own line.
                     let Some((customer, organization)) = organizations.get_key_value(&customer) else {
                         continue;
                     };

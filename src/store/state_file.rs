@@ -209,7 +209,7 @@ fn follow_links(path: &Path) -> Result<PathBuf, Error> {
     Err(unreachable(path, Errno::LOOP.into()))
 }
 
-/// Returns the directory of a file, which is the working directory for a bare file name.
+/// Returns the directory of a file: the working directory if the path is a bare file name.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -224,7 +224,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Returns whether there is a file at a path. The file must look like one that an exporter left behind.
+/// Returns whether there is a state file at a path. The file may be empty or truncated.
 ///
 /// # Errors
 /// Returns an error if there is anything else at the path.
@@ -303,8 +303,8 @@ struct Locks {
 }
 
 impl StateFile {
-    /// Locks the file at `path`, and removes the temporary file of a process that was killed during a save. A read-only
-    /// file system is not an error, because each save tries again.
+    /// Locks the file at `path`, and removes the temporary file of a process that was killed during a save. If the file
+    /// system fails or is read-only, no error is returned, because the next save locks the file.
     ///
     /// # Errors
     /// Returns an error if the path is unusable, or if another exporter has locked the file.
@@ -334,7 +334,7 @@ impl StateFile {
             *locks = None;
             let lock = lock_beside(&target)?;
             let state = lock_itself(&target)?;
-            // If another program's file has the name of the temporary file, it is kept, and saves fail.
+            // A file of another program with the name of the temporary file is kept, and saves fail.
             let _ = remove_left_over(&target);
             *locks = Some(Locks {
                 target: target.clone(),

@@ -163,7 +163,7 @@ fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     }
 }
 
-/// Returns the errors of the latest polls that were for this customer alone.
+/// Returns the errors of the customer's latest polls. Errors of bulk polls are omitted.
 fn errors_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let own = detail.sources.iter().filter(|source| !source.poll.is_for_all);
     html! {

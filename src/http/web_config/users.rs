@@ -135,8 +135,8 @@ impl Users {
     }
 
     /// Returns the hash against which the password of an unknown name is checked, so that the check takes as long as
-    /// for an existing name. Each name always gets the same hash, so that the time reveals nothing even if the hashes
-    /// have different costs.
+    /// for an existing name. An unknown name always gets the same hash. Otherwise, if the hashes have different bcrypt
+    /// costs, varying response times would reveal that the name is unknown.
     fn decoy(&self, name: &[u8]) -> Option<&Secret> {
         let [first, ..] = self.tag(&[name]);
         let index = usize::from(first).checked_rem(self.hashes.len())?;
