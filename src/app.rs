@@ -109,11 +109,11 @@ impl Error {
 /// Reads the configuration, at startup and at every reload.
 pub type LoadConfig = Arc<dyn Fn() -> Result<Config, config::Error> + Send + Sync>;
 
-/// Returns the function that loads the configuration in production: from a file and the environment, for this shard of
-/// the customers.
+/// Returns the function that loads the configuration in production, from a file and the environment. The exporter
+/// monitors only the customers of `shard`.
 pub fn config_source(file: Option<PathBuf>, shard: Shard) -> LoadConfig {
-    // A pipe is accepted at startup, although it can be read only once. If a pipe later replaced a file, a reload would
-    // block forever.
+    // A pipe is accepted at startup, although it can be read only once. If a pipe later replaces a regular file, the
+    // pipe is rejected, because reading it could block forever.
     let is_regular = file.as_ref().is_some_and(|file| file.is_file());
     Arc::new(move || {
         if let Some(file) = file.as_ref().filter(|_| is_regular) {
@@ -166,7 +166,7 @@ impl App {
     /// # Errors
     /// Returns an error if the configuration or a file to which it refers is invalid, or if a socket cannot be bound.
     /// If the state cannot be restored, the problem is logged and exposed as a metric, and the exporter starts without
-    /// it.
+    /// the state.
     pub async fn bind(
         load: LoadConfig,
         config_file: Option<PathBuf>,
@@ -379,7 +379,7 @@ struct PollThread {
 
 impl PollThread {
     /// Runs the loop and its polls in a separate thread, so that polls and scrapes do not delay each other. One thread
-    /// is enough, because polls mostly wait. With several threads, polls would take 50 % longer.
+    /// is enough, because polls mostly wait. With several threads, polls would take 50% longer.
     fn start(
         scheduler: Scheduler,
         until: Until,

@@ -256,7 +256,7 @@ pub struct Log {
 }
 
 impl Web {
-    /// Returns the prefix of all routes: empty, or a path that begins with a slash and does not end with one.
+    /// Returns the prefix of all routes: empty, or a path that begins but does not end with a slash.
     pub fn route_prefix(&self) -> &str {
         let of_url = || self.external_url.as_ref().map(|url| url.path().trim_end_matches('/'));
         self.route_prefix.as_deref().or_else(of_url).unwrap_or_default()

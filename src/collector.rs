@@ -124,7 +124,7 @@ impl Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
     /// All customers in one poll. Each customer has its own poll instead if the API denies the list, or if API v1
-    /// cannot filter it by the configured customers.
+    /// cannot filter the list by the configured customers.
     Partner,
     /// Each customer in its own poll.
     Customer,
@@ -164,7 +164,7 @@ impl Price {
     };
 }
 
-/// The target type of a collector: [`Target`] for either kind, [`Partner`] only, or [`CustomerId`] only.
+/// The target type of a collector: [`Partner`], [`CustomerId`], or [`Target`] for a collector that can poll both.
 pub trait PollTarget: Sized + Send + Sync + 'static {
     /// The kind of target.
     const KIND: TargetKind;
@@ -301,7 +301,7 @@ pub struct RequestSettings {
     pub consent_products: Vec<String>,
 }
 
-/// Output of a poll. Records are rendered after the poll, because settings may change while it runs. Outside the
+/// Output of a poll. Records are rendered after the poll, because settings may change during the poll. Outside the
 /// collectors, the record type is erased.
 #[derive(Debug)]
 pub struct PollOutput<R = Arc<dyn Record>> {
@@ -329,7 +329,7 @@ impl<R> PollOutput<R> {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
 
-    /// Sets the failure, if any, which takes precedence over invalid rows.
+    /// Sets the failure, if any. It replaces a failure that reports invalid rows.
     fn with_failure(self, failure: Option<Failure>) -> Self {
         Self {
             incomplete: failure.or(self.incomplete),
@@ -364,7 +364,7 @@ pub trait Collector: 'static {
     /// items changes.
     const ITEMS_FROM: Option<CollectorId> = None;
     /// The collector whose records determine the requests. A target is polled after each poll by that collector, and
-    /// not before the first one.
+    /// never before the first such poll.
     const AFTER: Option<CollectorId> = None;
     /// Type of the targets.
     type Target: PollTarget;
@@ -404,7 +404,7 @@ pub trait Collector: 'static {
         RequestSettings::default()
     }
 
-    /// Returns whether a record lists different items from the previous record. See [`Collector::ITEMS_FROM`].
+    /// Returns whether a record and the previous record list different items. See [`Collector::ITEMS_FROM`].
     fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
         let _ = (record, previous);
         false

@@ -118,8 +118,8 @@ async fn finished<T>(reloading: &mut Option<JoinHandle<T>>) {
     }
 }
 
-/// Reports that the command has started, so that its token can stop it. Carries the function that reloads the
-/// configuration, if the command has one.
+/// Reports that the command has started and can be stopped with its cancellation token. The message contains the
+/// function that reloads the configuration, if the command has one.
 type ReportStarted = oneshot::Sender<Option<Reload>>;
 
 async fn execute(args: Args, stop: CancellationToken, report_started: ReportStarted) -> Result<bool, Error> {

@@ -1,8 +1,9 @@
 //! The configuration. The YAML file overrides the defaults, and the environment overrides the file.
 //!
 //! [`load`] merges the layers and parses all values. Unknown keys are rejected, because a mistyped key would otherwise
-//! have no effect. [`KEYS`] is the table of keys. The code that reads a key repeats its path, and tests check that the
-//! code and the table agree. The process environment is passed as an argument, so that tests need not change it.
+//! have no effect. [`KEYS`] is the table of keys. The code that reads a key repeats the key's path, and tests check
+//! that the code and the table agree. The process environment is passed as an argument, so that tests need not change
+//! it.
 
 mod api;
 mod attributes;
@@ -44,7 +45,7 @@ pub struct Config {
     pub api: Api,
     /// Identity and credential.
     pub auth: Auth,
-    /// Customer filters. The shard comes from a command-line flag, because it is all that differs between exporters
+    /// Customer filters. The shard comes from a command-line flag, because it is the only difference between exporters
     /// that share a configuration file.
     pub customers: CustomerFilter,
     /// File with customer attributes.

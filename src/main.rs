@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn start() -> io::Result<(Runtime, Signals)> {
-    // The runtime panics if too few file descriptors are free, so this opens and closes that many first.
+    // The runtime panics if too few file descriptors are free. This check returns an error instead.
     drop(
         (0..DESCRIPTORS / 2)
             .map(|_| UnixStream::pair())

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long a write to standard error waits for the reader before the line is dropped. Long enough for a busy reader,
-/// and short enough not to block other work for long.
+/// How long a write to standard error waits for the reader before the line is dropped. The timeout is long enough for a
+/// busy reader, and short enough not to block other work for long.
 const READER_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Maximum size of an atomic write to a pipe.
 const PIPE_CHUNK_BYTES: usize = 4096;
 
-/// Writes to standard output. Returns false, after reporting the error, if that fails.
+/// Writes to standard output. If that fails, reports the error and returns false.
 pub fn print(text: &[u8]) -> bool {
     let mut output = io::stdout().lock();
     is_written(output.write_all(text).and_then(|()| output.flush()))
@@ -55,8 +55,8 @@ pub fn is_stdout(path: &Path) -> bool {
     stdout.is_ok_and(|stdout| fs::metadata(path).is_ok_and(|file| identity(&file) == identity(&stdout)))
 }
 
-/// Writes to standard error if the reader keeps up. After a timeout, drops text without waiting until the reader reads
-/// again.
+/// Writes to standard error if the reader keeps up. After a timeout, text is dropped without waiting, until the reader
+/// reads again.
 fn write_error(text: &[u8]) {
     static IS_STUCK: AtomicBool = AtomicBool::new(false);
     let mut stderr = io::stderr().lock();

@@ -152,7 +152,7 @@ pub struct Request {
     pub query: String,
     /// The body as text.
     pub body: String,
-    /// Whether the request had a valid token, or obtained one from the token endpoint.
+    /// Whether the request had a valid token, or obtained a token from the token endpoint.
     pub authorized: bool,
     /// Status of the response; 0 if there was none.
     pub status: u16,

@@ -128,8 +128,8 @@ impl Budget {
     }
 }
 
-/// Returns the cost of each default collector at its default interval, for a number of customers with a number of scan
-/// profiles each.
+/// Returns the cost of each default collector at its default interval. `profiles` is the number of scan profiles per
+/// customer.
 pub fn typical_costs(customers: usize, profiles: usize) -> Vec<(&'static str, Cost)> {
     costs(customers, profiles, false)
 }
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn concurrency_budget_stretches_intervals() {
-        // Two requests per second with a latency of two seconds keep four in flight at any rate limit.
+        // Two requests per second with a latency of two seconds keep four requests in flight, whatever the rate limit.
         let costs = [cost(1.0, 120, 1)];
         let tight = Budget::of(&costs, limits(100.0, 4));
         assert!((tight.needed_in_flight - 4.0).abs() < 1e-9);

@@ -280,7 +280,8 @@ impl Check<'_> {
         // The usual cost of a poll excludes retries. If no request was sent, one is assumed, because other customers
         // may need requests.
         let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
-        // A collector with `AFTER` requests each item only once, so later polls do not repeat the measured requests.
+        // A collector that sets `AFTER` requests each item only once, so later polls do not repeat the measured
+        // requests.
         let requests_of_poll = match descriptor.after() {
             Some(_) => descriptor.price.requests,
             None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),

@@ -22,7 +22,7 @@ use crate::error_chain::error_chain;
 use crate::secret::SecretSource;
 use crate::text_file;
 
-/// All inputs of a client. A reload that leaves them unchanged keeps the client, including its tokens, missing
+/// All inputs of a client. A reload that leaves all inputs unchanged keeps the client, including its tokens, missing
 /// permissions, pauses and requests in flight.
 #[derive(Clone, PartialEq)]
 pub(super) struct ClientSource {
@@ -145,8 +145,8 @@ pub(super) fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<
     scopes
 }
 
-/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust takes about
-/// half a megabyte.
+/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust is about half a
+/// megabyte.
 const MAX_CA_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads a file with certificate authorities. Returns an empty list if none is configured.

@@ -38,8 +38,8 @@ pub enum Unhealthy {
 
 /// Requests the health or readiness of the exporter at the first listen address in the flags.
 ///
-/// A health check has neither a password nor a certificate. A response that demands one proves that the server is
-/// running, so the exporter counts as healthy. It also counts as ready, because its readiness cannot be determined.
+/// A health check has neither a password nor a certificate. If the server demands either, it is running, so the
+/// exporter counts as healthy. Its readiness cannot be determined, so it also counts as ready.
 ///
 /// # Errors
 /// Returns an error if the web configuration cannot be read. The inner result contains the reason why the exporter is

@@ -48,7 +48,7 @@ pub(super) struct Reloader {
     sender: mpsc::Sender<ScheduleConfig>,
     /// State file at startup; a reload cannot change it.
     state_file: Option<PathBuf>,
-    /// Held during a reload, so that the configuration that is read last becomes active.
+    /// Held during a reload, so that reloads are applied in the order in which they read the configuration.
     reload_lock: tokio::sync::Mutex<()>,
 }
 

@@ -15,15 +15,15 @@ use crate::health::Health;
 use crate::store::Store;
 use crate::store::state_file::{self, StateFile};
 
-/// Time between two saves, except for the first few, which follow each other sooner. Unless saves are slow, a crash
-/// loses at most the changes of this period, which the next polls fetch again.
+/// Time between two saves. The first few saves follow each other sooner. Unless saves are slow, a crash loses at most
+/// the changes of this period, and the next polls fetch them again.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Delay of the first save. It is short, so that an early crash does not lose all data and an unwritable path is
 /// reported quickly.
 const FIRST_SAVE_DELAY: Duration = Duration::from_secs(1);
 
-/// Minimum pause after a save, as a multiple of its duration, so that saving takes at most 2 % of the time.
+/// Minimum pause after a save, as a multiple of its duration, so that saving takes at most 2% of the time.
 const SAVE_INTERVAL_FACTOR: u32 = 50;
 
 /// Checks that the configured path can be used for a state file, without changing anything.

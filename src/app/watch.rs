@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(check(&mut watch, 3), [false, true, false]);
         fs::write(&file, "auth: [").unwrap();
         assert_eq!(check(&mut watch, 3), [false, true, false]);
-        // An empty file triggers none, but the restored file does.
+        // An empty file triggers no reload, but the restored file does.
         fs::write(&file, "\n").unwrap();
         assert_eq!(check(&mut watch, 3), [false, false, false]);
         fs::write(&file, "auth: [").unwrap();

@@ -1,5 +1,6 @@
-//! Links in the annotations of the rules. In the bundled files, they are paths: of a runbook in the repository, and of
-//! a dashboard in Grafana. If base URLs are configured, they become absolute URLs, which also work in notifications.
+//! Links in the annotations of the rules. In the bundled files, each link is a path to a runbook in the repository or
+//! to a dashboard in Grafana. If base URLs are configured, the paths become absolute URLs, which also work in
+//! notifications.
 
 use std::borrow::Cow;
 
@@ -21,8 +22,8 @@ pub struct Links {
 }
 
 impl Links {
-    /// Creates links below the exporter's external URL and Grafana's URL, neither of which may have a query or
-    /// fragment. Without a URL, the paths in the files are kept.
+    /// Creates links below the exporter's external URL and Grafana's URL. Neither URL may have a query or fragment. If
+    /// a URL is missing, the paths in the files are kept.
     pub fn new(exporter: Option<&Url>, grafana: Option<&Url>) -> Self {
         let base = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
         Self {

@@ -37,7 +37,7 @@ impl Baseline {
     }
 }
 
-/// Returns the severity of a status. From most to least severe: failed; with exceptions or expired; unknown; others.
+/// Returns the severity of a status. From most to least severe: failed; with exceptions or expired; unknown; any other.
 fn severity(status: Option<i16>) -> u8 {
     match status {
         Some(5 | 8 | 17) => 4,

@@ -140,7 +140,7 @@ impl CollectorDescriptor {
         (self.is_quiet)(record)
     }
 
-    /// Returns whether a record lists different items from the previous record.
+    /// Returns whether a record and the previous record list different items.
     pub fn lists_other_items(&self, record: &dyn Record, previous: &dyn Record) -> bool {
         (self.lists_other_items)(record, previous)
     }

@@ -1,8 +1,8 @@
 //! Reports on job runs that were not completely successful: the number of objects by status, and the most common
 //! errors.
 //!
-//! Only the reports on such runs are requested, each only until it is received. Titles and locations are discarded and
-//! comments are masked by [`domain::mask_comment`], because they may contain people's names.
+//! Only reports on such runs are requested, and a received report is not requested again. Titles and locations are
+//! discarded and comments are masked by [`domain::mask_comment`], because they may contain people's names.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,8 @@ const PAGE_SIZE: usize = 1_000;
 /// Maximum number of pages fetched per report. The first 20,000 objects are enough to identify the causes.
 const MAX_PAGES: usize = 20;
 
-/// Maximum number of requests for a missing report, one per poll.
+/// Maximum number of requests for a missing report, one per poll. Requests that fail with an error such as status 500
+/// do not count.
 const MAX_TRIES: u32 = 3;
 
 /// Maximum number of failed requests for a report: two hours of polls, which is longer than most API outages.
@@ -57,7 +58,7 @@ pub(super) struct ModuleReport {
 }
 
 impl ModuleReport {
-    /// Returns whether the report needs no further request, because it was received or requested too often.
+    /// Returns whether the report needs no further request, because it was received, or was requested too often.
     fn is_settled(&self) -> bool {
         self.tries == 0 || self.tries - self.failed >= MAX_TRIES || self.failed >= MAX_FAILED_TRIES
     }
@@ -155,8 +156,8 @@ impl Collector for JobReports {
     }
 }
 
-/// Requests the missing reports of these runs. If a request fails for a reason that concerns only its report, the
-/// others are still sent. Returns a failure, if any, and the number of invalid rows.
+/// Requests the missing reports of these runs. If a request fails for a reason that concerns only its report, the other
+/// requests are still sent. Returns a failure, if any, and the number of invalid rows.
 ///
 /// # Errors
 /// Returns the denial if every request is denied and no report had been requested before.
@@ -201,7 +202,7 @@ async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize),
                 }
                 module.report = report;
             }
-            // The run has no report, or none yet.
+            // The run has no report, at least not yet.
             Err(cause) if cause.error.is_missing_service() => denial = Some(cause),
             // The report is inconsistent, or the API rejects the request.
             Err(cause) if matches!(cause.error, Error::Incomplete(_) | Error::Status(400)) => {

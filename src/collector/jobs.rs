@@ -231,7 +231,8 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         .and_then(domain::parse_id)
         .filter(|_| is_reported)
         .map(Box::from);
-    // The time as reported: one that is ahead of the exporter's clock is capped at another time in each poll.
+    // The reported time is used, because a time ahead of the exporter's clock is capped at a different time in each
+    // poll.
     let reported_end = end.value.or(undated_end.and(modified.value));
     let key = RunKey::new(id.as_deref(), start.value, reported_end);
     let start_or_modified = start.valid.or(modified.valid.filter(|_| !has_times));

@@ -184,12 +184,12 @@ where
     Ok(PollOutput::of_customer(customer, record, 0, endpoint).with_failure(incomplete.or(problem)))
 }
 
-/// Polls each part. In the result, each part either has a fresh or last known record, or is unlicensed. A part whose
-/// first poll failed is missing.
+/// Polls each part. In the result, each part either has a fresh or last known record, or is unlicensed. A part without
+/// a last known record is missing if its request failed, or if it returned nothing and empty responses are not kept.
 ///
 /// # Errors
-/// Returns an error if it affects all parts, or if no request succeeded. The previous record is then kept until it
-/// expires.
+/// Returns an error if a failure affects all parts, or if no request succeeded. The previous record is then kept until
+/// it expires.
 pub(super) async fn request_all<K, R, F, Request>(
     keys: Vec<K>,
     endpoint: Endpoint,

@@ -9,7 +9,7 @@ use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v3};
 use crate::domain::{CustomerId, Timestamp};
 
-/// Number of rows parsed between two yields. Parsing this many takes a few milliseconds.
+/// Number of rows parsed between two yields. Parsing this many rows takes a few milliseconds.
 const ROWS_PER_YIELD: usize = 1_000;
 
 /// Yields after every [`ROWS_PER_YIELD`] rows, so that a long response does not block other tasks.
@@ -41,7 +41,7 @@ pub(super) async fn read_rows(
     unreadable
 }
 
-/// A list that covers all customers, and can also be requested for a single one.
+/// A list that covers all customers, and can also be requested for a single customer.
 pub(super) struct CustomerList {
     /// Endpoint of the list.
     pub(super) endpoint: Endpoint,
@@ -96,8 +96,8 @@ fn customer_filter(target: &Target, context: &Context) -> String {
     }
 }
 
-/// Returns a time, unless it is further in the future than the tolerance for clock skew. Such a time is counted as
-/// invalid.
+/// Returns a time. If it is further in the future than the tolerance for clock skew, counts it as invalid and returns
+/// `None`.
 pub(super) fn not_in_future(row: &Row<'_>, names: Names, at: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let is_future = at > now.plus(FUTURE_TOLERANCE);
     if is_future {
@@ -133,8 +133,8 @@ pub(super) trait Held: Clone {
     fn held(&mut self) -> &mut bool;
 }
 
-/// Returns the valid rows of a response and, marked as held, the previous rows that it lacks. Any of these may be the
-/// invalid row.
+/// Returns the valid rows of a response, and the previous rows that are missing from the response, marked as held. The
+/// invalid row may be the new version of any of these previous rows.
 pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
     let present: BTreeSet<K> = partial.iter().map(&key).collect();
     let missing = previous.iter().filter(|row| !present.contains(&key(row))).cloned();

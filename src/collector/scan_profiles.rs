@@ -31,7 +31,7 @@ pub(super) struct Profile {
     ignore_locked: Option<bool>,
     out_of_policy_notification: Option<bool>,
     containers: BTreeMap<Cow<'static, str>, u32>,
-    /// Modification time in the list at the time when the details were requested.
+    /// Modification time that the list contained when the details were requested.
     #[serde(default)]
     listed_modified: Option<Timestamp>,
     /// Whether the details are from the previous poll.

@@ -187,8 +187,8 @@ async fn add_seats(
     unreadable.await
 }
 
-/// Returns the tenant types that a customer may have, with their services. These are the types whose service has jobs,
-/// and Microsoft 365 also if the customer list contains tenants. If the jobs are unknown, returns all types.
+/// Returns the tenant types that a customer may have, with their services. These are the types whose service has jobs.
+/// Microsoft 365 is also included if the customer list contains tenants. If the jobs are unknown, returns all types.
 fn tenant_types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     let jobs = context.record_of(CollectorId::JOBS, customer);
     let services = jobs.as_deref().and_then(jobs::listed_services);

@@ -14,13 +14,14 @@ pub const PREFIX: &str = "ELEMENTS_";
 /// need it.
 pub(super) const MAX_REQUESTS_PER_SECOND: f64 = 1000.0;
 
-/// Maximum timeout: twice the default interval of `jobs`. A request that takes longer never completes.
+/// Maximum timeout: twice the default interval of `jobs`. A request that takes longer will probably never complete.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Maximum interval: 30 days.
 pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Maximum concurrency. Common limits on open files allow this many connections in addition to those of scrapes.
+/// Maximum concurrency. Common limits on open files allow this many connections in addition to the connections of
+/// scrapes.
 pub(super) const MAX_CONCURRENCY: usize = 256;
 
 /// A configuration key.

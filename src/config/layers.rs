@@ -10,7 +10,7 @@ use super::keys::{self, KEYS, Key, KeyDefault, PREFIX};
 use crate::settings::{Error, FILE_LIMIT, Field, nearest_key, parse, parse_variable, reject_unknown_keys};
 use crate::text_file;
 
-/// Location of defaults in errors, which only a bug can cause.
+/// Location in errors about defaults. Only a bug can cause such an error.
 const DEFAULT: &str = "default";
 
 /// Location in errors about missing keys if there is no file.

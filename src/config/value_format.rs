@@ -16,19 +16,19 @@ pub enum ValueFormat {
     Choice(&'static [&'static str]),
     /// A boolean.
     Boolean,
-    /// A duration, described by a phrase.
+    /// A duration, with a description.
     Duration(&'static str),
     /// A duration from the shortest allowed one to this maximum.
     DurationUpTo(Duration),
-    /// A duration, or a word that matches a regular expression, described by a phrase.
+    /// A duration or a word, with a regular expression for the word and a description of both.
     DurationOr(&'static str, &'static str),
     /// A number above 0, up to this maximum.
     Number(f64),
     /// An integer from a minimum to an optional maximum.
     Integer(usize, Option<usize>),
-    /// A list of strings, described by a phrase.
+    /// A list of strings, with a description of the list.
     List(&'static str),
-    /// A list of objectives; see [`OVERRIDE_KEYS`](super::OVERRIDE_KEYS).
+    /// A list of objectives, with a description of the list; see [`OVERRIDE_KEYS`](super::OVERRIDE_KEYS).
     Overrides(&'static str),
 }
 

@@ -104,8 +104,8 @@ fn truncate(text: &str) -> String {
     format!("{start}…")
 }
 
-/// Returns the marks that can end a quote that begins with `mark`; `None` if `mark` does not begin quotes. Most marks
-/// begin a quote in one language and end it in another.
+/// Returns the quotation marks that can close a quote that begins with `mark`; `None` if `mark` cannot begin a quote.
+/// Most quotation marks open quotes in one language and close them in another.
 fn closing_marks(mark: char) -> Option<&'static str> {
     match mark {
         '"' => Some("\""),
@@ -130,7 +130,8 @@ fn is_apostrophe(mark: char) -> bool {
     matches!(mark, '\'' | '’' | '‘' | '‛' | '＇' | '´')
 }
 
-/// Returns whether a mark between these characters begins a quote. If in doubt, returns false, so that more is masked.
+/// Returns whether a quotation mark between these characters begins a quote. If in doubt, returns false, so that more
+/// is masked.
 fn begins_quote(mark: char, before: Option<char>, next: Option<char>) -> bool {
     let is_start = before.is_none_or(|before| before.is_whitespace() || "([{<:=,;".contains(before));
     let is_word = next.is_some_and(|next| next.is_alphanumeric() || "/\\([{<_#$@~".contains(next));
@@ -138,7 +139,8 @@ fn begins_quote(mark: char, before: Option<char>, next: Option<char>) -> bool {
 }
 
 /// Returns the end of a quote in the text after its opening mark. This is the last closing mark before another quote
-/// begins, because a name such as 'Chris' Files' may itself contain marks. An apostrophe within a word is not a mark.
+/// begins, because a name such as 'Chris' Files' may itself contain quotation marks. An apostrophe within a word is not
+/// a closing mark.
 fn end_of_quote(rest: &str, closing: &str) -> Option<usize> {
     let (mut before, mut depth, mut end) = (None, 1_u32, None);
     let mut characters = rest.char_indices().peekable();

@@ -27,8 +27,8 @@ impl CustomerFilter {
         ids.filter(|id| self.admits(id, "")).collect()
     }
 
-    /// Returns the included ids as written if the filter includes nothing else, so that only these customers need to be
-    /// requested. Otherwise, returns none.
+    /// Returns the included ids as written if the filter includes customers only by id, so that only these customers
+    /// need to be requested. Otherwise, returns no ids.
     pub fn only_ids(&self) -> Vec<String> {
         let ids: Vec<String> = self.written_ids().map(str::to_owned).collect();
         if ids.len() == self.include.len() {

@@ -17,8 +17,8 @@ use super::status::JobStatus;
 use super::time::Timestamp;
 use super::trail::{PastRun, Trail};
 
-/// Number of completed runs that are stored in addition to those in the latest list, so that a run that is missing from
-/// one list and returns in the next is not counted twice. Replicas of the API differ by only one or two runs.
+/// Number of completed runs that are stored in addition to the runs in the latest list. A run that is missing from one
+/// list and returns in the next is therefore not counted twice. Replicas of the API differ by only one or two runs.
 const RECENT_RUNS: usize = 8;
 
 /// The stored part of a completed run.
@@ -122,10 +122,10 @@ impl History {
         HistoryUpdate { duplicates, ended }
     }
 
-    /// Replaces assumed times of failures that are later than the current time, because the clock was ahead when they
-    /// were assumed. Otherwise, such a failure would count even after a later restore point.
+    /// Corrects assumed times of failures that are in the future, because the clock was ahead when they were assumed.
+    /// Otherwise, such a failure would count even after a later restore point.
     pub fn clamp(&mut self, now: Timestamp) {
-        // A failure after a restore point stays after it, even if the clock is wrong now.
+        // A failure after a restore point stays after that restore point, even if the clock is wrong now.
         let after_restore_point = self.last_restore_point().map(|at| at.plus(Duration::from_secs(1)));
         let latest = after_restore_point.map_or(now, |after| after.max(now));
         for run in self.recent.iter_mut().filter(|run| run.is_undated()) {
@@ -137,8 +137,9 @@ impl History {
         }
     }
 
-    /// Returns the key of a failure without an id and times, which is the only row in the list. It is a new failure if a
-    /// restore point was created since the last such failure, and the previous list did not contain that failure.
+    /// Returns the key of a failure that has neither an id nor times, and is the only row in the list. It counts as a
+    /// new failure if a restore point was created since the last such failure, and that failure was not in the previous
+    /// list.
     fn key_of_undated(&self, row: &Run) -> RunKey {
         let undated = self.recent.iter().filter(|run| run.is_undated());
         let Some(known) = undated.max_by_key(|run| run.rank) else {
@@ -259,8 +260,8 @@ impl History {
         index
     }
 
-    /// Returns the newest completed run in the list, or the previous one if that is newer. A run that is listed again
-    /// is replaced by its new row.
+    /// Returns the newest completed run in the list, or the previously known run if that is newer. A run that is listed
+    /// again is replaced by its new row.
     fn latest_completed(&mut self, runs: &[Run], index: &RunIndex) -> Option<Run> {
         let before = self.newest_ended.take();
         let Some(newest) = newest(runs, Run::has_ended) else {
@@ -276,8 +277,8 @@ impl History {
         kept.or(Some(newest))
     }
 
-    /// Stores the completed runs. Counts and returns those that have not been counted yet. If the status of a run was
-    /// corrected, the new status is stored, but the run remains counted under the old one.
+    /// Stores the completed runs. Counts and returns the runs that have not been counted yet. If the status of a run
+    /// was corrected, the new status is stored, but the run remains counted under the old status.
     fn add_completed(&mut self, listed: &[Run], index: &RunIndex) -> Vec<PastRun> {
         let (mut new, mut corrected) = (Vec::new(), Vec::new());
         // Older state files have no trail.

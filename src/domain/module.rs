@@ -14,8 +14,8 @@ use super::{count, present};
 /// Maximum length of a name in a response, in characters. The longest name in the reference has 34 characters.
 const MAX_NAME_CHARS: usize = 128;
 
-/// Identifies a customer's module or, if the module has backup scopes, one of them. Lists are sorted by the fields in
-/// this order.
+/// Identifies a customer's module or, if the module has backup scopes, one backup scope. Lists are sorted by the fields
+/// in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModuleKey {
     /// Name of the service.
@@ -79,7 +79,7 @@ pub fn is_housekeeping(module: &str) -> bool {
     [8, 10].into_iter().any(|number| MODULES.name(number) == Some(module))
 }
 
-/// Returns the service that a type of scan jobs scans; `None` for backups. `service` is the current name of the type.
+/// Returns the service that jobs of this type scan; `None` for backups. `service` is the current name of the job type.
 pub fn scanned_service(service: &str) -> Option<&'static str> {
     match SERVICES.number(service) {
         Some(0) => SERVICES.name(7),
@@ -361,7 +361,7 @@ static BASELINE_STATUSES: ReferenceTable = ReferenceTable::new(
 
 type NumberedName = (u16, &'static str);
 
-/// One list in the reference, with other spellings of its names that [`fold`] does not handle.
+/// One list of the reference. `synonyms` contains other spellings of its names that [`fold`] does not handle.
 struct ReferenceTable {
     names: &'static [NumberedName],
     synonyms: &'static [NumberedName],

@@ -143,8 +143,8 @@ impl RunIndex {
     }
 }
 
-/// Merges rows of the same run. A row that has ended takes precedence; otherwise, the row with the worse status
-/// applies. Returns the runs, their index, and the number of duplicate rows.
+/// Merges rows of the same run. A row in which the run has ended takes precedence; otherwise, the row with the worse
+/// status applies. Returns the runs, their index, and the number of duplicate rows.
 pub(super) fn distinct(rows: Vec<Run>) -> (Vec<Run>, RunIndex, u64) {
     let mut runs: Vec<Run> = Vec::with_capacity(rows.len());
     let mut index = RunIndex::default();

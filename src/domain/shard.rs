@@ -14,8 +14,8 @@ pub const MAX_SHARDS: u32 = 1_000;
 /// One of several shards of the customers. All shards are about the same size. Indexes start at zero.
 ///
 /// A customer belongs to the shard with the highest score (rendezvous hashing). If a shard is added, some customers of
-/// each existing shard move to it, and no others move. The hash is stable across restarts and versions, so that
-/// exporters of different versions agree.
+/// each existing shard move to it, and no other customers move. The hash is stable across restarts and versions, so
+/// that exporters of different versions agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard {
     index: u32,

@@ -54,7 +54,7 @@ impl UnmatchedPattern {
         self.subject == Subject::Scope
     }
 
-    /// Returns what the pattern matches, such as "no customer".
+    /// Returns the end of the sentence "The pattern matches …", such as "no customer".
     pub fn what(&self) -> &'static str {
         match self.subject {
             Subject::Customer => "no customer",
@@ -122,7 +122,7 @@ impl KnownNames {
         self.modules.extend(module_names().map(str::to_owned));
     }
 
-    /// Returns the patterns that match none of these names, from the filter and from overrides that have not ended.
+    /// Returns the patterns that match none of these names. Considers the filter and the overrides that have not ended.
     /// Patterns for services, modules and scopes are checked only if a module is known.
     pub fn unmatched(
         &self,

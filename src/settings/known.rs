@@ -11,8 +11,8 @@ pub(crate) fn reject_unknown_keys(root: &Field<'_>, known: &[&str]) -> Result<()
     KnownKeys(known).check(root, "")
 }
 
-/// Returns the known key that was probably intended. This is a key that ends in the written key, for example if the
-/// section was omitted; otherwise, it is the most similar key.
+/// Returns the known key that was probably intended: a key that ends in the written key, because its section was
+/// omitted, or otherwise the most similar key.
 pub(crate) fn nearest_key<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     key_ending_in(&written.to_lowercase(), known).or_else(|| nearest(written, known.iter().copied()))
 }

@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 use super::response::{ApiResponse, Content};
 use super::rng::SeededRng;
 
-/// Pause before a connection is closed in the middle of a body, so that the first part is sent. Without it, the server
-/// would discard the buffered data.
+/// Pause before a connection is closed in the middle of a body, so that the first part is sent. Without the pause, the
+/// server would discard the buffered data.
 const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Size of the chunks in which the content of a decompression bomb is compressed, so that it is never in memory as a
-/// whole.
+/// Size of the chunks in which the content of a decompression bomb is compressed, so that the complete content is never
+/// in memory.
 const BOMB_CHUNK: u64 = 1 << 20;
 
 /// A fault for requests whose path matches.

@@ -1,8 +1,8 @@
 //! Past incidents of a fleet. Each interrupts one customer's backups for days, and ends before the scenarios begin.
 //!
-//! Incidents follow each other in lanes. The first lane has an incident at any time, the second and third have pauses,
-//! and the others have one on some weekends. At any time, one to five customers per group are therefore affected, and
-//! more on weekends than on other days.
+//! Incidents follow each other in lanes. The first lane always has an incident, the second and third have pauses, and
+//! the others have one on some weekends. At any time, one to five customers per group are therefore affected, and more
+//! on weekends than on other days.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,11 @@ const HOUR_U32: u32 = 3600;
 /// Time between the first incidents and the start of the scenarios; longer than the history that a demo backfills.
 const FIRST: i64 = 34 * DAY;
 
-/// Time after which a module without a new restore point exceeds its RPO: the exporter's default.
+/// Time after which a module without a new restore point exceeds its RPO: the exporter's default RPO.
 const OBJECTIVE: i64 = 26 * HOUR;
 
-/// Shortest and longest time for which an incident makes a customer exceed its RPO, in seconds.
+/// Shortest and longest time for which an incident makes a customer exceed its RPO, in seconds. [`resolved`] may
+/// postpone the end.
 const SHORTEST: u32 = 10 * HOUR_U32;
 const LONGEST: u32 = 56 * HOUR_U32;
 

@@ -15,7 +15,7 @@ pub(crate) const JOB_TYPES: &[(u16, &str)] = &[
     (16, "Dynamics 365"),
 ];
 
-/// Every job module in the reference, and the Salesforce module, with number and word.
+/// Every job module in the reference, and the Salesforce module, each with its number and its word in API v1.
 pub(crate) const MODULES: &[(u16, &str)] = &[
     (0, "None"),
     (8, "Archiver"),
@@ -63,10 +63,10 @@ pub(crate) const MODULES: &[(u16, &str)] = &[
     (551, "Dynamics Unified Operations Backup"),
 ];
 
-/// Number and word of a module that is not in the reference yet.
+/// Number and name of a module that is not in the reference yet.
 pub(crate) const UNLISTED_MODULE: (u16, &str) = (399, "Loop Backup");
 
-/// Container types of scan profiles, with number and API v1 word.
+/// Container types of scan profiles, each with its number and its word in API v1.
 pub(crate) const OBJECT_TYPES: &[(u16, &str)] = &[
     (0, "SiteCollection"),
     (1, "Mailbox"),

@@ -135,7 +135,7 @@ impl Registration {
         self.requests = self.requests.saturating_add(1);
     }
 
-    /// Returns the scopes of the token in an `Authorization` header, if it is valid.
+    /// Returns the scopes of the token in an `Authorization` header; `None` without a valid token.
     pub(crate) fn scopes_of(&self, authorization: Option<&str>, now: i64) -> Option<&[String]> {
         let (scheme, token) = authorization?.split_once(' ')?;
         let grant = self.tokens.get(token.trim())?;

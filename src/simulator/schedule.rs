@@ -2,7 +2,7 @@
 //!
 //! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
 //!
-//! This file is long, because it contains the tests of all times and results.
+//! This file is long, because it also contains the tests of habits and interruptions.
 
 use serde::Serialize;
 
@@ -115,8 +115,8 @@ impl Schedule {
             }
     }
 
-    /// Returns the latest slot by `now`, or the latest earlier slot with a run if a past interruption suppresses this
-    /// slot's run.
+    /// Returns the latest slot by `now`. If a past interruption suppresses the run of this slot, returns the latest
+    /// earlier slot with a run.
     fn newest_with_run(&self, now: i64) -> i64 {
         let slot = self.slot_at(now);
         match self.interruption(slot) {

@@ -30,7 +30,7 @@ pub struct Services {
     pub users: u64,
     /// Number of users with an unprotected mailbox, and with an unprotected OneDrive.
     pub unprotected: [u64; 2],
-    /// Products whose apps require consent, with the Unix time at which it was withdrawn, if it was.
+    /// Products whose apps require consent. If consent was withdrawn, the value is the Unix time of the withdrawal.
     pub consent: BTreeMap<String, Option<i64>>,
     /// Number of objects by type and sign of ransomware; `None` without the service.
     pub signs: Option<[[u64; 3]; 4]>,

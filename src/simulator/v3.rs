@@ -305,7 +305,7 @@ fn precise_time(at: Option<i64>) -> String {
     format_time(at, "%Y-%m-%dT%H:%M:%S.0000000Z")
 }
 
-/// Formats a Unix time as in rows of protected data, such as `09/20/2026T13:00:00Z`.
+/// Formats a Unix time for a row of protected data, such as `09/20/2026T13:00:00Z`.
 fn month_first_time(at: Option<i64>) -> String {
     format_time(at, "%m/%d/%YT%H:%M:%SZ")
 }

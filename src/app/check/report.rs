@@ -117,7 +117,7 @@ pub struct Report {
     /// Whether only the configuration was checked, without any request.
     #[serde(rename = "offline")]
     pub(super) is_offline: bool,
-    /// Results for files and credentials; only offline.
+    /// Results for files and credentials; empty unless only the configuration was checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) configuration: Vec<Finding>,
     pub(super) customers: usize,

@@ -18,7 +18,7 @@ use crate::args;
 use crate::collector::CollectorId;
 use crate::domain::Timestamp;
 
-/// Number of days; equals the longest range of a panel.
+/// Number of days: the longest time range of any panel.
 const DAYS: u32 = 28;
 
 /// Hours between samples. Prometheus' `--query.lookback-delta` must be longer.
@@ -27,13 +27,13 @@ const STEP: u32 = 3;
 /// Number of steps that are written.
 const STEPS: u32 = DAYS * 24 / STEP;
 
-/// Number of steps that are polled before the first sample, so that the restore points before an incident are known.
+/// Number of steps with polls before the first sample, so that restore points from before an incident are known.
 const EARLIER_STEPS: u32 = 2 * 24 / STEP;
 
 /// Number of steps between polls of collectors whose data changes slowly.
 const SLOW_POLL_STEPS: u32 = 12 / STEP;
 
-/// Collectors of the metrics in [`SCRAPED`] and of the metrics that the recorded series depend on, in poll order.
+/// Collectors for the metrics in [`SCRAPED`] and for the metrics on which the recorded series depend, in poll order.
 const COLLECTORS: &[&str] = &[
     "customers",
     "jobs",
@@ -44,10 +44,10 @@ const COLLECTORS: &[&str] = &[
     "app_consent",
 ];
 
-/// Selects the samples of a metric that are written.
+/// Selects which samples of a metric are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kept {
-    /// Number of steps, counted from the end of the history, that may have samples.
+    /// Number of steps at the end of the history that may have samples.
     steps: u32,
     /// One in this many steps has a sample.
     every: u32,
@@ -81,8 +81,8 @@ const RECENT: Kept = Kept {
     every: 1,
 };
 
-/// Prefixes of scraped metrics, and the samples of each that panels and rules query. No history is needed for other
-/// metrics.
+/// Prefixes of the names of scraped metrics, and which of their samples panels and rules query. Other metrics need no
+/// history.
 const SCRAPED: &[(&str, Kept)] = &[
     ("elements_up", Kept::days(DAYS)),
     ("elements_exporter_build_info", Kept::days(7)),
@@ -108,7 +108,7 @@ const SCRAPED: &[(&str, Kept)] = &[
     ("elements_scan_new_objects", Kept::days(7)),
     ("elements_scan_moved_objects", Kept::days(7)),
     ("elements_scan_removed_objects", Kept::days(7)),
-    // The rule takes the maximum of a week.
+    // The rule uses the maximum over a week.
     ("elements_tenant_app_consented", Kept::days(7).every(6)),
 ];
 
@@ -175,7 +175,7 @@ pub async fn backfill(
     })
 }
 
-/// The output file. Its samples are sorted by step instead of by family, which promtool accepts.
+/// The output file. Its samples are sorted by step instead of by metric family. promtool accepts this order.
 struct Output {
     out: BufWriter<File>,
     labels: String,

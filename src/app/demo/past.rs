@@ -26,8 +26,8 @@ use crate::store::Store;
 /// Number of concurrent polls.
 const CONCURRENCY: usize = 8;
 
-/// Configured poll interval. Data becomes stale after a multiple of it, so it must be long: polls are less frequent
-/// here than in the demo.
+/// Configured poll interval. The interval must be long, because data becomes stale after a multiple of it, and polls
+/// are less frequent here than in the demo.
 const INTERVAL: Duration = Duration::from_secs(12 * 3600);
 
 /// Lifetime of tokens. It exceeds every simulated period, because the simulator expires tokens by simulated time.

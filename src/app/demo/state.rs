@@ -1,4 +1,4 @@
-//! Initial state of the demo: a state file like that of an exporter that has run for days.
+//! Initial state of the demo: a state file as saved by an exporter that has run for days.
 
 use std::path::PathBuf;
 
@@ -82,7 +82,7 @@ impl PreparedState {
     }
 }
 
-/// Returns how often each customer is polled, or `None` if that is fewer than [`MIN_STEPS`] times.
+/// Returns the number of polls per customer; `None` if it is below [`MIN_STEPS`].
 fn steps(customers: usize) -> Option<u32> {
     let affordable = MAX_POLLS / customers.max(1);
     let most = u32::try_from(affordable).unwrap_or(u32::MAX).min(HOURS * 3600 / STEP);

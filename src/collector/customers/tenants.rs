@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::TenantId;
 use crate::exposition::{Metric, Shape, info, label};
 
-/// Maximum number of a customer's tenants that have series. The largest customers have dozens of tenants. Without a
+/// Maximum number of tenants per customer that have series. The largest customers have dozens of tenants. Without a
 /// limit, a response with random ids would exhaust the memory of every Prometheus server that scrapes the exporter.
 pub(in crate::collector) const MAX_TENANTS: usize = 10_000;
 

@@ -30,7 +30,7 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the module is in the latest list, or held from an earlier one. An unlisted module is stored but not
+    /// Whether the module is in the latest list, or held from an earlier list. An unlisted module is stored but not
     /// rendered, so that no run is counted twice and no restore point is lost if it is listed again.
     listed: bool,
     /// Whether the module is held from an earlier list, because the latest list had invalid rows.
@@ -66,9 +66,9 @@ pub struct EndedRun {
     pub run: PastRun,
 }
 
-/// Maximum time between the end of a newly completed run and the previous list, unless the run ended after the newest
-/// known run. An older run appears because the filter or the API version changed. API replicas differ by less than
-/// this.
+/// Maximum age of a newly completed run at the time of the previous list. An older run also counts if it ended after
+/// the newest known run. Otherwise, it is in the list only because the filter or the API version changed. The lists of
+/// API replicas differ by less than this age.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list: runs by module, and scans by service.
@@ -99,8 +99,9 @@ impl Listed {
         }
     }
 
-    /// Drops each module's scopes beyond [`MAX_SCOPES`], and modules and scopes beyond [`MAX_MODULES`]. Those in the
-    /// best state are dropped first, so that failures remain. Returns the number of dropped modules and scopes.
+    /// Drops each module's scopes beyond [`MAX_SCOPES`], and modules and scopes beyond [`MAX_MODULES`]. Modules and
+    /// scopes in the best state are dropped first, so that failures remain. Returns the number of dropped modules and
+    /// scopes.
     pub(super) fn cap(&mut self) -> usize {
         let mut counts: BTreeMap<(Cow<'static, str>, Cow<'static, str>), usize> = BTreeMap::new();
         for key in self.runs.keys() {
@@ -207,7 +208,7 @@ impl Record {
         }
     }
 
-    /// Returns the modules of the latest list, and the modules that are held because that list was partial.
+    /// Returns the modules of the latest list and, if that list was partial, the held modules.
     pub(super) fn listed(&self) -> impl Iterator<Item = &Arc<Module>> {
         self.modules.iter().filter(|module| module.listed)
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Identity, Product};
 
-/// Maximum number of subscriptions with the same purchased items that are matched with previous ones. Larger groups are
-/// numbered in order, because the number of pairs grows with the square of the group's size.
+/// Maximum number of subscriptions with the same purchased items that are matched with previous subscriptions. Larger
+/// groups are numbered in order, because the number of pairs grows with the square of the group's size.
 const MAX_MATCHED: usize = 64;
 
 /// Removes duplicate subscriptions, and returns how many were removed.
@@ -81,7 +81,8 @@ fn assign_numbers(group: &mut [&mut Product], before: &[&Product]) {
 }
 
 impl Product {
-    /// Returns the number of equal values. The more there are, the more likely both are the same subscription.
+    /// Returns the number of values that both subscriptions have in common. The more values they share, the more likely
+    /// they are the same subscription.
     fn similarity(&self, other: &Self) -> u32 {
         let same = [
             self.identity.storage == other.identity.storage,

@@ -93,10 +93,10 @@ impl JobStatus {
     }
 
     /// Returns the severity, which is different for every status. Of two rows for one run, the row with the higher
-    /// severity applies, unless only the other row has ended.
+    /// severity applies, unless the run has ended only in the other row.
     ///
     /// The order, from low to high, is: complete restore point, incomplete restore point, restore point still possible,
-    /// no restore point, failure. A run therefore has no restore point if any of its completed rows contradicts it.
+    /// no restore point, failure. A restore point therefore counts only if no completed row of the run contradicts it.
     /// [`JobStatus::Unknown`] is below failures, because it may mean that the run has not ended, and must not hide a
     /// failure.
     pub const fn severity(self) -> u8 {

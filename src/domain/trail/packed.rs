@@ -5,7 +5,7 @@
 //! | 1, only at the start | version of the format |
 //! | 1 | flags for the fields that are present: id, start, end and the five counts |
 //! | 1 | status number |
-//! | 1 or more | seconds from the end of the run to that of the previous run; the start replaces a missing end |
+//! | 1 or more | seconds from the end of the run to the end of the previous run; the start replaces a missing end |
 //! | 1 or more | seconds from the start to the end |
 //! | 1 or more each | counts |
 //! | 2 or more | id: number of leading bytes shared with the previous id, number of other bytes, and those bytes |

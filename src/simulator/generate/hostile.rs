@@ -14,14 +14,14 @@ use crate::simulator::services::Services;
 
 mod products;
 
-/// Minimum time since the last run of a silent module started. Like the times below, it is in real seconds at any
+/// Minimum time since the start of a silent module's last run. Like the times below, it is in real seconds at any
 /// speed, because RPOs are configured in real time.
 const SILENT_FOR: i64 = 5 * 86_400;
 
-/// Minimum time since a stuck run started.
+/// Minimum time since the start of a stuck run.
 const STUCK_FOR: i64 = 50 * 3600;
 
-/// Time since the last run of an abandoned scope ended.
+/// Time since the end of an abandoned scope's last run.
 const DORMANT_FOR: i64 = 300 * 86_400;
 
 /// Time since a module was disabled.

@@ -140,7 +140,7 @@ pub(crate) fn organization(index: usize) -> (String, &'static str) {
     }
     let beyond = index.saturating_sub(ORGANIZATIONS.len());
     let (place, trade) = (pick(PLACES, beyond), pick(TRADES, beyond));
-    // The lengths of the lists are coprime, so every pair occurs before one is repeated.
+    // The lengths of the lists are coprime, so every pair occurs before any pair is repeated.
     let name = match beyond.checked_div(PLACES.len().saturating_mul(TRADES.len())) {
         None | Some(0) => format!("{place} {trade}"),
         Some(again) => format!("{place} {trade} {}", again.saturating_add(1)),

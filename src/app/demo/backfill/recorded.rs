@@ -1,5 +1,5 @@
-//! Results of the recording rules that panels and other rules query over days. Prometheus does not evaluate rules for
-//! the past, so without these results, such panels would be empty at first.
+//! Results of the recording rules that panels and other rules query over several days. Prometheus does not evaluate
+//! rules for the past, so without these results, such panels would be empty at first.
 //!
 //! This file is long, because the series depend on each other, as the rules do.
 
@@ -60,12 +60,11 @@ const FAILING_WINDOW: f64 = 26.0 * 3600.0;
 /// Factor for rounding: the rules round ratios to millionths.
 const ROUNDING: f64 = 1e6;
 
-/// Seconds after which a run counts as running long, if it has also taken more than six times as long as the previous
-/// run.
+/// Seconds above which a run counts as long, if it has also taken more than six times as long as the previous run.
 const LONG: f64 = 43_200.0;
 const TIMES_LONGER: f64 = 6.0;
 
-/// Coverage below which a module needs attention, if it has at least [`MIN_OBJECTS`].
+/// Coverage below which a module needs attention, if it has at least [`MIN_OBJECTS`] objects.
 const LOW_COVERAGE: f64 = 0.9;
 const MIN_OBJECTS: f64 = 10.0;
 
@@ -75,7 +74,7 @@ const MONTH: Kept = Kept::days(super::DAYS);
 const WEEK: Kept = Kept::days(7);
 /// For `offset 26h`, and for panels that compare with yesterday.
 const TWO_DAYS: Kept = Kept::days(2);
-/// For the daily growth over a week, which compares each sample with the one a day earlier.
+/// For the daily growth over a week, which compares each sample with the sample a day earlier.
 const EIGHT_DAYS: Kept = Kept::days(8);
 /// For panels that take the maximum of each day.
 const QUARTER_DAILY: Kept = MONTH.every(6);
@@ -84,7 +83,7 @@ const REPORT: Kept = MONTH.every(6);
 /// For values in the monthly report, which uses only the last value of each day.
 const HALF_DAILY: Kept = MONTH.every(12);
 
-/// Recorded series, and the samples of each that are written.
+/// Recorded series, and which of their samples are written.
 const RECORDED: &[(&str, Kept)] = &[
     ("alert:elements_firing_seconds:sum1h", REPORT),
     ("customer:elements_customer_info:max", TWO_DAYS),
@@ -395,8 +394,8 @@ fn record_sizes(samples: &Samples<'_>, out: &mut Output) {
     );
 }
 
-/// Records the modules and backup scopes that need attention. The reason for disabled modules is omitted, because no
-/// customer of the demo disables a module within the month.
+/// Records the modules and backup scopes that need attention. Newly disabled modules are omitted, because no customer
+/// of the demo disables a module within the month.
 fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
     let mut ranks = Groups::new();
     let mut is_worse = std::collections::BTreeSet::new();
@@ -448,7 +447,7 @@ fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output
     out.groups("customer_module:elements_attention:rank", ranks);
 }
 
-/// Returns the backed-up modules that have at least [`MIN_OBJECTS`] and a coverage below [`LOW_COVERAGE`].
+/// Returns the backed-up modules that have at least [`MIN_OBJECTS`] objects and a coverage below [`LOW_COVERAGE`].
 fn modules_with_low_coverage(samples: &Samples<'_>, jobs: &JobState<'_>) -> Vec<String> {
     let protected = grouped(samples.series(PROTECTED), CUSTOMER_MODULE, add);
     let scanned = grouped(samples.series(SCANNED), CUSTOMER_MODULE, add);
@@ -477,8 +476,8 @@ fn backup_licences(samples: &Samples<'_>) -> Groups {
     grouped(backups, LICENSE, f64::max)
 }
 
-/// Returns, for each customer, the seconds until the first backup licence expires. Considers only licences that expire
-/// within 30 days, or expired in the last 30 days, and for which there is no replacement.
+/// Returns, for each customer, the seconds until the first backup licence expires. Considers only licences that have no
+/// replacement, and that expire within the next 30 days or expired within the last 30 days.
 fn ending_licences(samples: &Samples<'_>, now: f64) -> Groups {
     let backups = backup_licences(samples);
     let left: Vec<(&str, f64)> = samples

@@ -8,7 +8,7 @@ use crate::simulator::schedule::gigabytes;
 
 const AVEPOINT_STORAGE: &str = "AvePoint storage (Microsoft Azure Blob)";
 
-/// Services besides backups of a customer that subscribes to everything. All are sold by seat.
+/// Services other than backups, for a customer that subscribes to everything. All are licensed per seat.
 const OTHER_SERVICES: [&str; 27] = [
     "Cense",
     "Cloud Archiving",

@@ -21,7 +21,7 @@ impl CustomerGenerator<'_> {
     }
 
     /// Adds the services of each tenant. A separate random number generator keeps the rest of the world independent of
-    /// them.
+    /// these services.
     pub(super) fn with_services(&self, mut tenants: Vec<Tenant>) -> Vec<Tenant> {
         let index = u64::try_from(self.index).unwrap_or(u64::MAX);
         for (nth, tenant) in (0..).zip(&mut tenants) {
