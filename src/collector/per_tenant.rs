@@ -20,10 +20,10 @@ const TOO_MANY_TENANTS: &str = "the customer has more than 500 tenants; only 500
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
     records: BTreeMap<K, R>,
-    /// Parts whose last known records are served, each with the time of the first poll that served them.
+    /// Parts whose last known records are served, each with the time of the first poll without a new record.
     #[serde(rename = "held", default = "BTreeMap::new")]
     last_known_since: BTreeMap<K, Timestamp>,
-    /// Parts that lack the service, each with the time of the response that showed this.
+    /// Parts that lack the service, each with the time of the denial.
     #[serde(rename = "lacking", alias = "absent")]
     unlicensed_since: BTreeMap<K, Timestamp>,
 }

@@ -45,10 +45,11 @@ type Key = (TenantId, Cow<'static, str>);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct CustomerSeats {
     seats: Vec<Seats>,
-    /// Types without a tenant, each with the time of the response that showed this.
+    /// Types without a tenant, each with the time of the empty response or the denial.
     #[serde(rename = "empty")]
     empty_since: BTreeMap<u16, Timestamp>,
-    /// Types whose last known seats are served, each with the time of the first poll that served them.
+    /// Types whose last known seats are served although the response was empty or a denial, each with the time of the
+    /// first such response.
     #[serde(rename = "held", default)]
     last_known_since: BTreeMap<u16, Timestamp>,
 }

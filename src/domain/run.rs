@@ -100,7 +100,8 @@ impl Run {
         self.end.or(self.start).or(self.dated)
     }
 
-    /// Returns whether the run is dated by the poll that first returned it, because its row has no times.
+    /// Returns whether the row of the run has no times, so that the time of the first poll that returned it is used
+    /// instead.
     pub(super) fn is_dated_by_first_poll(&self) -> bool {
         self.dated.is_some() && self.end.or(self.modified).or(self.start).is_none()
     }
