@@ -379,7 +379,7 @@ struct PollThread {
 
 impl PollThread {
     /// Runs the loop and its polls in a separate thread, so that polls and scrapes do not delay each other. One thread
-    /// is enough, because polls mostly wait. With several threads, polls would take 50% longer.
+    /// is enough, because polls mostly wait. With several threads, polls would take 50 % longer.
     fn start(
         scheduler: Scheduler,
         until: Until,

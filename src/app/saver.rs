@@ -23,7 +23,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 /// reported quickly.
 const FIRST_SAVE_DELAY: Duration = Duration::from_secs(1);
 
-/// Minimum pause after a save, as a multiple of its duration, so that saving takes at most 2% of the time.
+/// Minimum pause after a save, as a multiple of its duration, so that saving takes at most 2 % of the time.
 const SAVE_INTERVAL_FACTOR: u32 = 50;
 
 /// Checks that the configured path can be used for a state file, without changing anything.
