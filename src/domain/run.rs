@@ -65,7 +65,7 @@ impl RunKey {
 }
 
 impl Default for RunKey {
-    /// Returns the key of a run without an id and times.
+    /// Returns the key of a run without an id or times.
     fn default() -> Self {
         Self::new(None, None, None)
     }

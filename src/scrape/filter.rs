@@ -17,7 +17,7 @@ pub struct ScrapeFilter {
     pub shards: Option<BTreeSet<Shard>>,
 }
 
-/// A part of the metrics.
+/// A group of metrics that can be scraped separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The exporter's own metrics.

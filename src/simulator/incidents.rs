@@ -1,7 +1,7 @@
 //! Past incidents of a fleet. Each interrupts one customer's backups for days, and ends before the scenarios begin.
 //!
-//! Incidents follow each other in lanes. The first lane always has an incident, the second and third have pauses, and
-//! the others have one on some weekends. At any time, one to five customers per group are therefore affected, and more
+//! The incidents form several independent sequences. The first sequence always has an incident, the second and third have
+//! pauses, and the others have an incident on some weekends. At any time, one to five customers per group are therefore affected, and more
 //! on weekends than on other days.
 
 use std::collections::BTreeMap;

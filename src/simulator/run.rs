@@ -42,7 +42,7 @@ pub struct Run {
     pub total: u64,
     /// Number of failed objects.
     pub failed: u64,
-    /// Number of successful objects.
+    /// Number of objects that were backed up.
     pub successful: u64,
     /// Number of skipped objects.
     pub skipped: u64,

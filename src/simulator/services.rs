@@ -39,7 +39,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Returns a small amount of each service.
+    /// Returns a few rows for each service.
     pub(crate) fn some() -> Self {
         let seats = Seats {
             assigned: 9,

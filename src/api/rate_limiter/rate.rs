@@ -54,9 +54,9 @@ impl Rate {
         on_curve.clamp(self.floor(), self.ceiling)
     }
 
-    /// Reports a successful request, and increases the rate. The request counts as one request interval at the current
-    /// rate, so an unused rate does not increase. It never counts as more than the time since the previous success, so
-    /// simultaneous successes increase the rate once.
+    /// Reports a successful request, and increases the rate. The increase corresponds to the time that one
+    /// request takes at the current rate, so the rate does not grow while few requests are sent. It never exceeds the
+    /// time since the previous success, so simultaneous successes increase the rate once.
     pub(super) fn increase(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
         self.recovered_for += passed.min(1.0 / self.per_second());

@@ -59,7 +59,7 @@ pub(super) struct Finding {
     /// Number of requests; only for collectors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) requests: Option<u64>,
-    /// Id of the failed request, for the vendor's support.
+    /// Id of the failed request, for a support case with the vendor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) request_id: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Simulates an exporter in the past. Its simulated partner's time advances step by step, and in each step the exporter
+//! Simulates an exporter in the past. The time of the simulated partner advances in steps. After each step, the exporter
 //! polls and renders as in production.
 
 use std::collections::BTreeMap;

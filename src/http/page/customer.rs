@@ -117,7 +117,7 @@ fn ransomware_signs(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Tim
     }
 }
 
-/// Maximum number of errors shown per module. The metrics include ten.
+/// Maximum number of errors shown per module. The metrics include ten errors.
 const SHOWN_ERRORS: usize = 3;
 
 /// Returns the most frequent errors of the latest runs, by module.
