@@ -2,10 +2,10 @@
 //! slots. Collectors with the same permission form one kind, and so do all optional collectors.
 //!
 //! A kind always leaves some slots free, so that a poll of another kind finds a free slot without waiting for a
-//! timeout. While another kind waits with less than an equal share of the slots, no kind may exceed an equal share.
-//! The last free slots are reserved for kinds without a running poll, if there are such kinds. If there is
-//! only one slot, it goes to a different kind each time, as long as another kind waits. The queue decides which of the
-//! admitted polls starts.
+//! timeout. While another kind waits with less than an equal share of the slots, no kind may exceed an equal share. The
+//! last free slots are reserved for kinds without a running poll, if there are such kinds. If there is only one slot,
+//! it goes to a different kind each time, as long as another kind waits. The queue decides which of the admitted polls
+//! starts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

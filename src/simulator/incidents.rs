@@ -1,8 +1,8 @@
 //! Past incidents of a fleet. Each interrupts one customer's backups for days, and ends before the scenarios begin.
 //!
-//! The incidents form several independent sequences. The first sequence always has an incident, the second and third have
-//! pauses, and the others have an incident on some weekends. At any time, one to five customers per group are therefore affected, and more
-//! on weekends than on other days.
+//! The incidents form several independent sequences. The first sequence always has an incident, the second and third
+//! have pauses, and the others have an incident on some weekends. At any time, one to five customers per group are
+//! therefore affected, and more on weekends than on other days.
 
 use std::collections::BTreeMap;
 

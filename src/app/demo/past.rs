@@ -1,5 +1,5 @@
-//! Simulates an exporter in the past. The time of the simulated partner advances in steps. After each step, the exporter
-//! polls and renders as in production.
+//! Simulates an exporter in the past. The time of the simulated partner advances in steps. After each step, the
+//! exporter polls and renders as in production.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
