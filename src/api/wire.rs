@@ -70,17 +70,6 @@ impl<'a> Row<'a> {
         self.candidates(names).any(|json| json.get().starts_with(['[', '{']))
     }
 
-    /// Returns whether the row contains an id other than the requested id. Such an id is counted as invalid.
-    pub fn contradicts(&self, names: Names, requested: &str) -> bool {
-        let is_other = self
-            .text(names)
-            .is_some_and(|id| !id.trim().eq_ignore_ascii_case(requested));
-        if is_other {
-            self.invalid(names, "the id of another entity");
-        }
-        is_other
-    }
-
     /// Parses another object in the same response.
     pub fn nested(&self, json: &'a RawValue) -> Option<Self> {
         Self::read(json, self.endpoint, self.observer)

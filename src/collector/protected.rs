@@ -83,9 +83,6 @@ impl Collector for Protected {
         let mut modules: Vec<ProtectedModule> = Vec::new();
         let mut indexes: BTreeMap<Key, usize> = BTreeMap::new();
         let unreadable = super::read_rows(&rows, endpoint, observer, |row| {
-            if row.contradicts(&["customerId"], customer.as_str()) {
-                return None;
-            }
             let module = parse_row(row, context.now)?;
             let index = indexes.get(&module.key()).copied();
             let known = index.and_then(|index| modules.get_mut(index));

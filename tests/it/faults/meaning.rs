@@ -299,37 +299,6 @@ async fn scan_profile_is_removed_only_if_the_list_lacks_it() {
 }
 
 #[tokio::test]
-async fn protected_data_of_another_customer_is_not_used() {
-    for (generation, path, list) in [
-        ("v1", "*/protected", "value"),
-        ("v3", "*/cloud-backup-m365/overview", "data"),
-    ] {
-        let partner = start(frozen_partner(1)).await;
-        let extra_env = [("ELEMENTS_API__VERSION", generation)];
-        let exporter = Exporter::start(&partner.base, &["protected"], &extra_env).await;
-        let before = exporter.wait_until_settled().await;
-        let foreign = FaultKind::Replace {
-            pointer: format!("/{list}/0/customerId"),
-            value: json!("another"),
-        };
-        partner.handle.set_faults(vec![Fault::new(path, foreign)]);
-        let failed = errors("protected", "unreadable_rows");
-        let after = exporter
-            .wait_until("the row is rejected", |text| value(text, &failed) >= Some(1.0))
-            .await;
-        let objects = |text: &str| -> Vec<String> {
-            let lines = text
-                .lines()
-                .filter(|line| line.starts_with("elements_protected_objects{"));
-            let mut lines: Vec<String> = lines.map(ToOwned::to_owned).collect();
-            lines.sort();
-            lines
-        };
-        assert_eq!(objects(&after), objects(&before), "{generation}");
-    }
-}
-
-#[tokio::test]
 async fn module_missing_in_a_complete_response_is_removed() {
     let other = job("B", json!({"jobModule": "SharePoint Online"}));
     let (canned, exporter) = start_exporter(&[job("A", json!({})), other.clone()]).await;
