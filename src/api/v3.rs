@@ -122,7 +122,9 @@ impl Client {
             // attempts repeat the same rows, the list itself contains them twice.
             let has_total = fetched.total.is_none_or(|total| total == fetched.row_count);
             let is_confirmed = has_total && before.as_ref() == Some(fetched.identities(list));
-            let has_duplicate_rows = is_confirmed && (list.key.is_none() || !fetched.overlaps);
+            // With a total, rows that move by one place in both attempts are not accepted as duplicates.
+            let may_have_moved = fetched.overlaps && list.key.is_some() && fetched.total.is_some();
+            let has_duplicate_rows = is_confirmed && !may_have_moved;
             let has_all_rows = match fetched.total {
                 Some(total) => total == fetched.rows.len(),
                 None => fetched.repeated.is_empty(),

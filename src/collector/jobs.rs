@@ -174,11 +174,9 @@ async fn merge_list(
         Some(false)
     });
     let unreadable = unreadable.await;
-    let dropped = listed.cap();
-    for _ in 0..dropped {
-        observer.decode_error(Endpoint::Jobs, SCOPE, "a backup scope beyond the limit");
+    for _ in 0..listed.cap() {
+        observer.decode_error(Endpoint::Jobs, SCOPE, "a module or backup scope beyond the limit");
     }
-    let unreadable = unreadable + dropped;
     let (record, ended, duplicates) = Record::merge(previous, listed, unreadable > 0, context.now);
     if duplicates > 0 {
         observer.duplicate_rows(Endpoint::Jobs, duplicates);

@@ -5,16 +5,12 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::outcome::REMOVED_AFTER;
 use super::queue::{Due, MonotonicTime};
 use super::unmatched::listed_names;
 use super::{PollError, Scheduler, wall_clock};
 use crate::api::{Endpoint, Error};
 use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, Target, ids};
 use crate::domain::{CustomerId, Purpose};
-
-/// Number of customer lists that one failing target brings forward. Two lists confirm a removal.
-const VERIFICATIONS: u32 = 2;
 
 /// Minimum time between lists that are brought forward, as a multiple of the time that a list takes. Without this
 /// pause, customers whose requests always fail could cause the list to be fetched continuously.
@@ -27,6 +23,8 @@ pub(super) struct CustomerListState {
     pub(super) is_available: Option<bool>,
     /// Customers that have been logged because they have no organization name.
     nameless: BTreeSet<CustomerId>,
+    /// Customers for which the list has been brought forward.
+    verified: BTreeSet<CustomerId>,
 }
 
 impl CustomerListState {
@@ -39,6 +37,15 @@ impl CustomerListState {
             self.nameless = nameless;
         } else {
             self.nameless.extend(nameless);
+        }
+    }
+}
+
+impl CustomerListState {
+    /// Lets the customer bring the list forward again.
+    pub(super) fn end_verification(&mut self, target: &Target) {
+        if let Target::Customer(id) = target {
+            self.verified.remove(id);
         }
     }
 }
@@ -123,15 +130,13 @@ impl Scheduler {
         self.store.add_target(CollectorId::CUSTOMERS, &due.target);
     }
 
-    /// Brings the customer list forward after repeated failures to fetch a customer's data, the last with status 404.
-    /// The customer has probably been removed. At the usual interval, its data would be stale before two lists confirm
-    /// the removal.
-    pub(super) fn verify_listed(&mut self, due: &Due, failures: u32) {
-        let is_customer = due.collector != CollectorId::CUSTOMERS && matches!(due.target, Target::Customer(_));
-        if !is_customer
-            || failures >= REMOVED_AFTER + VERIFICATIONS
-            || !self.store.is_known(due.collector, &due.target, wall_clock())
-        {
+    /// Brings the customer list forward, once per customer, after repeated failures to fetch its data, the last with
+    /// status 404. The customer has probably been removed. The list that confirms this follows after an interval, so that
+    /// a brief fault does not remove the customer; without the first list, its data would be stale by then.
+    pub(super) fn verify_listed(&mut self, due: &Due) {
+        let Target::Customer(id) = &due.target else { return };
+        let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
+        if due.collector == CollectorId::CUSTOMERS || self.customer_list.verified.contains(id) || !is_known() {
             return;
         }
         let listed = self.store.last_success(CollectorId::CUSTOMERS, &Target::Partner);
@@ -141,6 +146,7 @@ impl Scheduler {
             .zip(took)
             .is_some_and(|(age, took)| age >= took * VERIFICATION_PAUSE)
         {
+            self.customer_list.verified.insert(id.clone());
             let now = self.now();
             self.queue.bring_forward(CollectorId::CUSTOMERS, &Target::Partner, now);
         }
@@ -229,6 +235,9 @@ impl Scheduler {
             self.queue.retain(collector, |target| !removed.contains(target));
         }
         self.failures.remove_targets(&removed);
+        self.customer_list
+            .verified
+            .retain(|id| !removed.contains(&Target::Customer(id.clone())));
         self.unpolled.retain(|(_, target)| !removed.contains(target));
     }
 

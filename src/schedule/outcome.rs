@@ -23,7 +23,7 @@ use crate::store::RunEvent;
 const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 
 /// Number of consecutive failures after which a single customer is removed, if the last failure has status 404.
-pub(super) const REMOVED_AFTER: u32 = 2;
+const REMOVED_AFTER: u32 = 2;
 
 /// Minimum delay before the second poll, as a fraction of the interval. All first polls are immediate. Second polls are
 /// spread over the rest of the interval, so that later cycles spread the load evenly.
@@ -137,6 +137,7 @@ impl Scheduler {
     /// Ends the back-off of a target. The first customer list after failures marks the end of an outage.
     fn handle_recovery(&mut self, due: &Due) {
         if self.failures.end(due.collector, &due.target) {
+            self.customer_list.end_verification(&due.target);
             self.failures.log_throttle.relax(due.collector.name());
             if due.collector == CollectorId::CUSTOMERS {
                 self.bring_forward_failed();
@@ -157,7 +158,7 @@ impl Scheduler {
         self.log_failure(due, error);
         if failures >= REMOVED_AFTER && matches!(error.api(), Some(Error::Status(404))) {
             self.remove_missing(due);
-            self.verify_listed(due, failures);
+            self.verify_listed(due);
         }
         let rejected = match (error, error.api()) {
             (PollError::Shrunk(_), _) => return now.saturating_add(SHRUNK_RECHECK.min(interval)),

@@ -61,18 +61,37 @@ async fn requests_in_pause(partner: &Partner, pause_end: PauseEnd) -> usize {
 
 #[tokio::test]
 async fn customer_without_data_is_looked_up_in_the_list() {
-    for generation in ["v1", "v3"] {
+    for (generation, list) in [
+        ("v1", "/partner/customers"),
+        ("v3", "/partner/external/v3/general/customers/batch"),
+    ] {
         let partner = start(frozen_partner(2)).await;
         let extra_env = [
             ("ELEMENTS_API__VERSION", generation),
             ("ELEMENTS_COLLECTORS__CUSTOMERS__INTERVAL", "1h"),
         ];
-        let exporter = Exporter::start(&partner.base, &["protected"], &extra_env).await;
+        let exporter = Exporter::start(&partner.base, &["protected", "jobs"], &extra_env).await;
         exporter.wait_until_settled().await;
+        let lists = || {
+            let requests = partner.handle.requests();
+            let is_list = |request: &&Request| request.path.split('?').next() == Some(list);
+            requests.iter().filter(is_list).count()
+        };
+        let before = lists();
         let removed = partner.handle.with_world(|world| world.customers.remove(0)).id;
-        exporter
-            .wait_until("the customer is removed", |text| !text.contains(&removed))
+        let failed = |endpoint| errors(endpoint, "not_found");
+        let text = exporter
+            .wait_until("repeated failures", |text| {
+                ["jobs", "protected"]
+                    .map(failed)
+                    .iter()
+                    .all(|errors| value(text, errors) >= Some(3.0))
+                    && lists() > before
+            })
             .await;
+        // The list that confirms the removal follows after the interval.
+        assert!(text.contains(&removed), "{generation}");
+        assert_eq!(lists(), before + 1, "{generation}");
     }
 }
 
