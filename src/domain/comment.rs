@@ -1,5 +1,7 @@
 //! Masks comments in job reports, so that they can be label values. Names of people, locations and objects are
 //! replaced, so that comments about the same problem are equal.
+//!
+//! The steps share this file, because each of them masks the text that the previous step left.
 
 use icu_normalizer::ComposingNormalizer;
 

@@ -39,9 +39,7 @@ impl CustomerListState {
             self.nameless.extend(nameless);
         }
     }
-}
 
-impl CustomerListState {
     /// Lets the customer bring the list forward again.
     pub(super) fn end_verification(&mut self, target: &Target) {
         if let Target::Customer(id) = target {
@@ -230,14 +228,14 @@ impl Scheduler {
 
     /// Stops polling customers.
     pub(super) fn remove_customers(&mut self, removed: &[CustomerId]) {
+        for id in removed {
+            self.customer_list.verified.remove(id);
+        }
         let removed: BTreeSet<Target> = removed.iter().cloned().map(Target::Customer).collect();
         for collector in ids() {
             self.queue.retain(collector, |target| !removed.contains(target));
         }
         self.failures.remove_targets(&removed);
-        self.customer_list
-            .verified
-            .retain(|id| !removed.contains(&Target::Customer(id.clone())));
         self.unpolled.retain(|(_, target)| !removed.contains(target));
     }
 
