@@ -73,13 +73,15 @@ impl LabelCatalogue {
             "area",
         ];
         catalogue.0.insert("ALERTS".to_owned(), &alert_labels | &names(subject));
-        for rule in rules::all() {
-            if !rule.is_alert {
-                // Operands that read a rule's own history do not change its labels.
-                let labels = catalogue.of(&rules::without_history(&rule, &[]));
-                let labels = labels.map_err(|error| format!("{}: {error}", rule.name))?;
-                catalogue.0.insert(rule.name.clone(), labels);
-            }
+        let rules = rules::all();
+        let recorded = rules::recorded_names(&rules);
+        // Operands that read recorded history do not change a rule's labels, and may read rules that follow it.
+        for rule in rules.iter().filter(|rule| !rule.is_alert) {
+            let labels = catalogue.of(&rules::without_history(rule, &recorded));
+            let labels = labels.map_err(|error| format!("{}: {error}", rule.name))?;
+            catalogue.0.insert(rule.name.clone(), labels);
+        }
+        for rule in &rules {
             let expr_labels = catalogue
                 .of(&rule.expr)
                 .map_err(|error| format!("{}: {error}", rule.name))?;
@@ -87,7 +89,7 @@ impl LabelCatalogue {
             if rule.is_alert {
                 alert_labels.extend(labels);
             } else {
-                catalogue.0.insert(rule.name, labels);
+                catalogue.0.insert(rule.name.clone(), labels);
             }
         }
         catalogue.0.insert("ALERTS".to_owned(), alert_labels);

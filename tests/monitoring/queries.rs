@@ -14,7 +14,8 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::dashboards::{self, Dashboard, Query, Values, escape_regex, interpolate, list, placeholders, text};
-use super::{history, rules};
+use super::history;
+use super::rules::{self, Rule};
 use crate::harness::fresh;
 use crate::harness::partner::{self, Partner};
 use crate::harness::program::Program;
@@ -119,8 +120,9 @@ async fn fill(directory: &Path, exposition: &str, target: &str, now: i64) {
 
     let prometheus = Server::prometheus(directory, "global: {}\n").await;
     let mut out = BufWriter::new(File::create(&file).unwrap());
-    for (name, expr) in rules::with_rules_inlined() {
-        record(&prometheus, &mut out, &name, &expr, now, &ages).await;
+    let recording = rules::all().into_iter().filter(|rule| !rule.is_alert);
+    for (rule, (_, expr)) in recording.zip(rules::with_rules_inlined()) {
+        record(&prometheus, &mut out, &rule, &expr, now, &ages).await;
     }
     history::end(&mut out).unwrap();
     drop(out);
@@ -130,11 +132,11 @@ async fn fill(directory: &Path, exposition: &str, target: &str, now: i64) {
 }
 
 /// Writes the series that a recording rule would have recorded at the given ages.
-async fn record(prometheus: &Server, out: &mut impl std::io::Write, name: &str, expr: &str, now: i64, ages: &[i64]) {
+async fn record(prometheus: &Server, out: &mut impl std::io::Write, rule: &Rule, expr: &str, now: i64, ages: &[i64]) {
     let (recent, older): (Vec<i64>, Vec<i64>) = ages.iter().partition(|age| **age <= history::RECENT);
     for (ages, step) in [(older, OLDER_STEP), (recent, RECENT_STEP)] {
         let times = (now - ages[0], now - ages[ages.len() - 1]);
-        history::record(prometheus, out, (name, &[]), expr, times, step).await;
+        history::record(prometheus, out, (&rule.name, &rule.labels), expr, times, step).await;
     }
 }
 

@@ -176,12 +176,16 @@ pub fn without_history(rule: &Rule, recorded: &[&str]) -> String {
 fn remove_history(expr: Expr, reads_history: &dyn Fn(&Expr) -> bool) -> Expr {
     match expr {
         Expr::Binary(binary) if binary.op.id() == T_LOR => {
-            match (reads_history(&binary.lhs), reads_history(&binary.rhs)) {
-                (false, true) => remove_history(*binary.lhs, reads_history),
-                (true, false) => remove_history(*binary.rhs, reads_history),
-                // The operand with the history is nested.
-                (true, true) => remove_history(*binary.lhs, reads_history),
-                (false, false) => Expr::Binary(binary),
+            let lhs = remove_history(*binary.lhs, reads_history);
+            let rhs = remove_history(*binary.rhs, reads_history);
+            match (reads_history(&lhs), reads_history(&rhs)) {
+                (true, false) => rhs,
+                (_, true) => lhs,
+                (false, false) => Expr::Binary(BinaryExpr {
+                    lhs: Box::new(lhs),
+                    rhs: Box::new(rhs),
+                    ..binary
+                }),
             }
         }
         Expr::Binary(binary) => Expr::Binary(BinaryExpr {
@@ -202,20 +206,26 @@ pub fn with_rules_inlined() -> Vec<(String, String)> {
     // Only selectors can have an offset, so offsets of recorded series are dropped.
     let offset = Regex::new(r"(?-u)([\w:]+) offset \w+").unwrap();
     // An expression cannot have label matchers, so a join filters its series in the same way.
-    let selector = Regex::new(r#"(?-u)([\w:]+)\{(\w+)="(\w+)"\}"#).unwrap();
+    let selector = Regex::new(r#"(?-u)([\w:]+)\{(\w+)=~?"([\w |]+)"\}"#).unwrap();
     let mut recorded: Vec<(String, String)> = Vec::new();
-    for rule in all().into_iter().filter(|rule| !rule.is_alert) {
+    let rules: Vec<Rule> = all().into_iter().filter(|rule| !rule.is_alert).collect();
+    // A rule may read the history of a rule that follows it.
+    let all_names = recorded_names(&rules);
+    for rule in &rules {
         let names: Vec<&str> = recorded.iter().map(|(name, _)| name.as_str()).collect();
-        let expr = without_history(&rule, &names);
+        let expr = without_history(rule, &all_names);
         let expr = offset.replace_all(&expr, |found: &Captures| match names.contains(&&found[1]) {
             true => found[1].to_owned(),
             false => found[0].to_owned(),
         });
         let expr = selector.replace_all(&expr, |found: &Captures| match names.contains(&&found[1]) {
-            true => format!(
-                r#"({} and on ({}) label_replace(vector(1), "{}", "{}", "", ""))"#,
-                &found[1], &found[2], &found[2], &found[3]
-            ),
+            true => {
+                let values = found[3].split('|');
+                let values =
+                    values.map(|value| format!(r#"label_replace(vector(1), "{}", "{value}", "", "")"#, &found[2]));
+                let values: Vec<String> = values.collect();
+                format!("({} and on ({}) ({}))", &found[1], &found[2], values.join(" or "))
+            }
             false => found[0].to_owned(),
         });
         let mut expr = expr.into_owned();
@@ -225,9 +235,15 @@ pub fn with_rules_inlined() -> Vec<(String, String)> {
         for (name, inner) in inlined {
             expr = expr.replace(&name, &format!("({inner})"));
         }
-        recorded.push((rule.name, expr));
+        recorded.push((rule.name.clone(), expr));
     }
     recorded
+}
+
+/// Returns the names of the recording rules.
+pub fn recorded_names(rules: &[Rule]) -> Vec<&str> {
+    let recording = rules.iter().filter(|rule| !rule.is_alert);
+    recording.map(|rule| rule.name.as_str()).collect()
 }
 
 /// Divides all durations in a file of rules or routes by a factor, to no less than one second: `for`,

@@ -54,7 +54,7 @@ const CUSTOMER_MODULE: &[&str] = &["customer_id", "service", "module"];
 const SCOPE: &[&str] = &["customer_id", "service", "module", "scope"];
 const LICENSE: &[&str] = &["customer_id", "license", "service"];
 
-/// Window of `module:elements_job_failing:ratio26h`.
+/// Window of `module:elements_job_failing:sum26h` and `module:elements_job_failing:ratio26h`.
 const FAILING_WINDOW: f64 = 26.0 * 3600.0;
 
 /// Factor for rounding: the rules round ratios to millionths.
@@ -89,7 +89,7 @@ const RECORDED: &[(&str, Kept)] = &[
     ("customer:elements_customer_info:max", TWO_DAYS),
     ("customer:elements_customer_info:max1h", HALF_DAILY),
     ("customer:elements_job_rpo_seconds:min", TWO_DAYS),
-    ("customer:elements_jobs_fresh:bool", WEEK),
+    ("customer:elements_jobs_fresh:bool", MONTH),
     ("customer_module:elements_attention:rank", TWO_DAYS),
     ("customer_module:elements_job_consecutive_failures:max", RECENT),
     ("customer_module:elements_job_last_backup_age_seconds:max1h", REPORT),
@@ -111,8 +111,6 @@ const RECORDED: &[(&str, Kept)] = &[
     ("fleet:elements_customers:sum", MONTH),
     ("fleet:elements_customers_overdue:sum", MONTH),
     ("fleet:elements_customers_within_rpo:ratio", MONTH),
-    ("fleet:elements_job_failing:sum", MONTH),
-    ("fleet:elements_job_rpo_breached:sum", MONTH),
     ("fleet:elements_protected_size_bytes:sum", MONTH),
     ("fleet:elements_report_covered_seconds:sum1h", REPORT),
     (
@@ -124,7 +122,7 @@ const RECORDED: &[(&str, Kept)] = &[
     ("module:elements_customers_overdue:count", MONTH),
     ("module:elements_job_failing:ratio26h", MONTH),
     ("module:elements_job_failing:sum", MONTH),
-    ("module:elements_job_rpo_breached:sum", MONTH),
+    ("module:elements_job_failing:sum26h", MONTH),
     ("module_status:elements_job_runs:increase10m", WEEK),
     ("module_status:elements_job_status:count", MONTH),
 ];
@@ -315,23 +313,23 @@ impl<'a> JobState<'a> {
         );
 
         let failing_modules = grouped(self.failing(), MODULE, add);
-        out.fleet("fleet:elements_job_failing:sum", failing_modules.values().sum());
         out.groups("module:elements_job_failing:sum", failing_modules);
         let failing_lately = self.failing().filter(|(module, _)| {
             let end = samples.value(END, module);
             end.is_some_and(|end| end > self.now - FAILING_WINDOW)
         });
         let scopes_failing = grouped(failing_lately, SCOPE, f64::max);
+        let customers_failing = grouped(series_of(&scopes_failing), CUSTOMER_MODULE, f64::max);
+        out.groups(
+            "module:elements_job_failing:sum26h",
+            grouped(series_of(&customers_failing), MODULE, add),
+        );
         let mut ratios = mean_by(&mean_by(&scopes_failing, CUSTOMER_MODULE), MODULE);
         for ratio in ratios.values_mut() {
             *ratio = (*ratio * ROUNDING).round() / ROUNDING;
         }
         out.groups("module:elements_job_failing:ratio26h", ratios);
 
-        out.groups(
-            "module:elements_job_rpo_breached:sum",
-            grouped(self.breached(), MODULE, add),
-        );
         let customers_breached = grouped(self.breached(), CUSTOMER, add);
         let customers = customers_breached.values().map(|_| 1.0).sum::<f64>();
         if customers > 0.0 {
@@ -344,7 +342,6 @@ impl<'a> JobState<'a> {
                 "fleet:elements_customers_within_rpo:ratio",
                 (customers - overdue) / customers,
             );
-            out.fleet("fleet:elements_job_rpo_breached:sum", customers_breached.values().sum());
         }
         let states: Vec<String> = samples
             .series(STATUS)
@@ -412,9 +409,7 @@ fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output
         } else {
             continue;
         };
-        if rank >= 6.0 {
-            is_worse.insert(only(module.labels, CUSTOMER_MODULE));
-        }
+        is_worse.insert(only(module.labels, CUSTOMER_MODULE));
         ranks.insert(format!(r#"{},why="{why}""#, module.labels), rank);
     }
     let overdue = ranks.iter().filter(|(_, rank)| **rank >= 7.0);
@@ -489,7 +484,7 @@ fn ending_licences(samples: &Samples<'_>, now: f64) -> Groups {
         let replacement = longest.get(&only(license, &["customer_id", "service"])).copied();
         (-30.0 * DAY..30.0 * DAY).contains(left)
             && backups.contains_key(&only(license, LICENSE))
-            && replacement <= Some(30.0 * DAY)
+            && replacement <= Some(if *left > 0.0 { 30.0 * DAY } else { 0.0 })
     });
     grouped(ending, CUSTOMER, f64::min)
 }
