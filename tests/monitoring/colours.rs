@@ -345,8 +345,8 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         .with_value(stored, 5.0)
         .with_value(&customers("fresh"), 1.0)
         .with_value(&customers("stale"), 1.0);
-    let failed = r#"elements_job_objects{job="e",instance="i",customer_id="b",service="Microsoft 365",module="OneDrive",result="failed"}"#;
-    let stale = stale.with_value(failed, 0.0);
+    let failed = r#"customer_module:elements_job_objects:max_failed{job="e",customer_id="b",service="Microsoft 365",module="OneDrive"}"#;
+    let down = down.with_value(failed, 5.0);
     // The recorded series of a sign of attack continues after the sign has expired.
     let attack = r#"tenant:elements_tenant_ransomware_objects:sum{job="e",customer_id="b",tenant_id="t",sign="potential_attack"}"#;
     let stale = stale.with_value(attack, 2.0);
@@ -377,11 +377,22 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         .with_value(pending, 1.0)
         .firing("ElementsWatchdog", "exporter", "none");
     let single = Situation::new(at(5)).exporter(0).customer("a", true, Some(8.0), 1.0);
-    let [live, down, outage, stale, single, starting] =
-        Evaluation::at(vec![live, down, outage, stale, single, starting])
+    #[expect(clippy::cast_precision_loss, reason = "an age of minutes")]
+    let throttled_requests = |age: i64| (DURATION - age) as f64;
+    let throttled = Situation::new(at(7))
+        .with_value(r#"up{job="e",instance="i"}"#, 1.0)
+        .with_value(r#"elements_up{job="e",instance="i"}"#, 1.0)
+        .with(
+            r#"elements_exporter_api_requests_total{job="e",instance="i",endpoint="jobs",code="429"}"#,
+            throttled_requests,
+        )
+        .long_running()
+        .customer("a", true, None, 0.0);
+    let [live, down, outage, stale, single, starting, throttled] =
+        Evaluation::at(vec![live, down, outage, stale, single, starting, throttled])
             .await
             .try_into()
-            .unwrap_or_else(|_| panic!("six situations"));
+            .unwrap_or_else(|_| panic!("seven situations"));
 
     // A good state is green. With few customers, a ratio is not displayed as a percentage.
     let data = live.named(FLEET, "Data", "Data").await;
@@ -402,6 +413,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let data = down.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("EXPORTER DOWN", "red"));
     assert_eq!(down.named(FLEET, "Failing 3× or more", "modules").await.text, "1");
+    assert_eq!(down.only(JOBS, "Failed objects").await.text, "5");
     assert_eq!(down.only(FLEET, "Never backed up").await.colour, GREY);
     assert_eq!(down.only(FLEET, "Overdue").await.colour, GREY);
     let within = down.only(FLEET, "Within RPO").await;
@@ -446,6 +458,10 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         assert_eq!(live.named(FLEET, "Critical alerts", of).await.colour, "green");
     }
 
+    // An API that answers every request with 429 is reachable.
+    let data = throttled.named(FLEET, "Data", "Data").await;
+    assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
+
     // A request without a response has the code 0, which does not count as success.
     let requests = panel(EXPORTER, "Requests");
     let series = outage.responses(&requests["targets"][0]).await;
@@ -454,14 +470,15 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let colour = text(&property(&requests, "0", "color")["fixedColor"]);
     assert!(colour.contains("red"), "{colour}");
 
-    // Tiles follow the variables of their dashboard, so they are empty for a module that does not exist.
+    // Tiles follow the variables of their dashboard, so they are empty or zero for a module that does not exist.
     let mut tiles = 0;
     for (place, has_module_variable, panel) in all_panels() {
         let follows = has_module_variable && panel["type"] == "stat" && !is_exempt_from_variables(&panel);
         for target in list(&panel["targets"]).filter(|_| follows) {
             for variable in ["service", "module"] {
                 let series = live.responses_with(target, variable, "none of these").await;
-                assert!(series.is_empty(), "{place}, {variable}: {series:?}");
+                let zero = |series: &Value| text(&series["value"][1]) == "0";
+                assert!(series.iter().all(zero), "{place}, {variable}: {series:?}");
             }
             tiles += 1;
         }
@@ -509,7 +526,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let state = single.only(EXPORTER, "State file").await;
     assert_eq!((state.text.as_str(), state.colour.as_str()), ("none", GREY));
     // Stops the Prometheus servers.
-    drop((live, down, outage, stale, single, starting));
+    drop((live, down, outage, stale, single, starting, throttled));
 }
 
 fn all_panels() -> Vec<(String, bool, Value)> {

@@ -240,6 +240,20 @@ fn alerts_and_runbooks_match() {
 }
 
 #[test]
+fn fleet_table_links_to_existing_runbooks() {
+    let page = read("docs/runbooks.md").to_lowercase();
+    let fleet = read("dashboards/elements-fleet.json").replace("\\\"", "\"");
+    let anchor = Regex::new(r#""runbook", "(\w+)", "why""#).unwrap();
+    let anchors: Vec<String> = anchor.captures_iter(&fleet).map(|found| found[1].to_owned()).collect();
+    assert!(anchors.len() > 5, "{anchors:?}");
+    let missing: Vec<String> = anchors
+        .into_iter()
+        .filter(|anchor| !page.contains(&format!("\n### {anchor}\n")))
+        .collect();
+    assert_none(&missing);
+}
+
+#[test]
 fn alertmanager_examples_use_existing_alerts_and_labels() {
     for example in ALERTMANAGER_EXAMPLES {
         check_references(&read(example));
