@@ -305,25 +305,43 @@ fn data_source_and_links_are_replaced() {
 }
 
 fn rules_of(file: &str, name: &str) -> Vec<Yaml> {
+    rules_and_intervals(file, name)
+        .into_iter()
+        .map(|(rule, _)| rule)
+        .collect()
+}
+
+/// Returns the rules that have a name, with the evaluation interval of their group in minutes.
+fn rules_and_intervals(file: &str, name: &str) -> Vec<(Yaml, i64)> {
     let document = YamlLoader::load_from_str(file).unwrap().swap_remove(0);
-    let groups = document["groups"].as_vec().unwrap().clone();
-    let rules = groups.iter().flat_map(|group| group["rules"].as_vec().unwrap().clone());
-    rules.filter(|rule| !rule[name].is_badvalue()).collect()
+    let mut found = Vec::new();
+    for group in document["groups"].as_vec().unwrap() {
+        let interval = group["interval"].as_str().map_or(1, in_minutes);
+        let rules = group["rules"].as_vec().unwrap().iter();
+        let named = rules.filter(|rule| !rule[name].is_badvalue());
+        found.extend(named.map(|rule| (rule.clone(), interval)));
+    }
+    found
+}
+
+fn in_minutes(duration: &str) -> i64 {
+    let (number, unit) = duration.split_at(duration.len() - 1);
+    number.parse::<i64>().unwrap() * if unit == "h" { 60 } else { 1 }
 }
 
 #[test]
 fn every_alert_is_converted_for_grafana() {
     let written = alert_rules("uid", &Links::default());
-    let source: Vec<Yaml> = RULES
+    let source: Vec<(Yaml, i64)> = RULES
         .iter()
-        .flat_map(|asset| rules_of(asset.content, "alert"))
+        .flat_map(|asset| rules_and_intervals(asset.content, "alert"))
         .collect();
-    let converted = rules_of(&written, "uid");
+    let converted = rules_and_intervals(&written, "uid");
     assert_eq!(converted.len(), source.len());
     for (own, _) in TEXTS {
-        assert!(source.iter().any(|rule| text(&rule["alert"]) == own), "{own}");
+        assert!(source.iter().any(|(rule, _)| text(&rule["alert"]) == own), "{own}");
     }
-    for (converted, source) in converted.iter().zip(&source) {
+    for ((converted, converted_interval), (source, interval)) in converted.iter().zip(&source) {
         let name = text(&source["alert"]);
         assert!(text(&converted["title"]).starts_with(name), "{name}");
         let queries = converted["data"].as_vec().unwrap();
@@ -337,16 +355,14 @@ fn every_alert_is_converted_for_grafana() {
         for (grafana, prometheus) in [("for", "for"), ("keepFiringFor", "keep_firing_for")] {
             assert_eq!(converted[grafana], value_or(&source[prometheus], "0s"), "{name}");
         }
-        let minutes = match text(&source["keep_firing_for"]) {
+        assert_eq!(converted_interval, interval, "{name}");
+        let evaluations = match text(&source["keep_firing_for"]) {
             "" => 1,
-            kept => match kept.split_at(kept.len() - 1) {
-                (hours, "h") => hours.parse::<i64>().unwrap() * 60,
-                (minutes, _) => minutes.parse().unwrap(),
-            },
+            kept => (in_minutes(kept) + interval - 1) / interval,
         };
         assert_eq!(
             converted["missing_series_evals_to_resolve"],
-            Yaml::Integer(minutes),
+            Yaml::Integer(evaluations),
             "{name}"
         );
         for (key, template) in source["annotations"].as_hash().unwrap() {
