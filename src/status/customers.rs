@@ -56,8 +56,7 @@ pub struct CustomerRow {
     /// Signs of ransomware in the customer's tenants, if there are any. While polls fail, these are the last known
     /// signs.
     pub signs: Option<RansomwareSigns>,
-    /// Number of overdue modules. It can increase even while data is stale, because the age of a restore point is still
-    /// known.
+    /// Number of modules that were overdue at [`as_of`](Self::as_of).
     pub overdue: usize,
     /// Number of modules that were failing at the last poll.
     pub failing: usize,
@@ -65,6 +64,9 @@ pub struct CustomerRow {
     pub outdated: usize,
     /// Whether the backup status is currently known.
     pub is_known: bool,
+    /// Time to which the backup status refers: now if it is known, else the last successful poll. There may be newer
+    /// restore points since.
+    pub as_of: Timestamp,
     /// Whether any collector's first poll has not completed yet.
     pub is_pending: bool,
     /// Time at which the first module became or becomes overdue.
@@ -96,6 +98,7 @@ impl CustomerRow {
             failing: 0,
             outdated: 0,
             is_known: false,
+            as_of: now,
             is_pending: false,
             first_deadline: None,
         };
@@ -104,7 +107,7 @@ impl CustomerRow {
             row.add_poll(collector, &target);
             row.signs = row.signs.or_else(|| signs_of(collector, id));
             if let Some(health) = collector.health_of(id) {
-                row.overdue += health.overdue(now);
+                row.overdue += health.overdue(row.as_of);
                 row.failing += health.failing();
                 row.first_deadline = health.first_deadline();
             }
@@ -119,7 +122,10 @@ impl CustomerRow {
         if collector.permitted == Some(false) || poll.is_for_all {
             return;
         }
-        self.is_known |= collector.id == CollectorId::JOBS && poll.has_current_values();
+        if collector.id == CollectorId::JOBS {
+            self.is_known = poll.has_current_values();
+            self.as_of = poll.last_success.filter(|_| !self.is_known).unwrap_or(self.as_of);
+        }
         self.is_pending |= poll.state == State::Pending;
         self.outdated += usize::from(poll.state.is_outdated());
     }
@@ -231,7 +237,14 @@ impl CustomerList {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
     use super::*;
+    use crate::collector::{PerCollector, Plan, RenderedRecord};
+    use crate::domain::{HealthSummary, JobStatus, ModuleHealth, ModuleKey, RunSummary};
+    use crate::exposition::Table;
+    use crate::store::Store;
 
     fn row(name: &str, change: impl FnOnce(&mut CustomerRow)) -> CustomerRow {
         let id = CustomerId::parse(&format!("id-of-{name}"));
@@ -244,6 +257,7 @@ mod tests {
             failing: 0,
             outdated: 0,
             is_known: true,
+            as_of: Timestamp::from_unix_seconds(1_750_000_000),
             is_pending: false,
             first_deadline: Some(Timestamp::from_unix_seconds(1_750_000_000)),
         };
@@ -346,5 +360,69 @@ mod tests {
         assert_eq!(found(Some("gold"), Some("North")), ["a"]);
         assert!(found(Some("Gold"), None).is_empty());
         assert_eq!(list.attribute_values().tier.len(), 1);
+    }
+
+    /// A store with one customer, whose only module has a restore point at 0 and this objective. Its jobs were polled at
+    /// 100, and its values are stale 180 seconds later.
+    fn polled(rpo: u64) -> (Store, CustomerId) {
+        let plan = Plan {
+            enabled: true,
+            interval: Duration::from_secs(60),
+            stale_after: Duration::from_secs(180),
+        };
+        let store = Store::new(&PerCollector::from_fn(|_| plan), None);
+        let id = CustomerId::parse("id").unwrap_or_else(|| unreachable!());
+        let list = BTreeMap::from([(id.clone(), Arc::from("Contoso"))]);
+        assert!(store.reconcile(&list, true).1.is_ok());
+        let run = RunSummary {
+            status: JobStatus::Finished,
+            at: Some(at(0)),
+            has_failed_objects: false,
+        };
+        let module = ModuleHealth {
+            key: ModuleKey {
+                service: "Microsoft 365".into(),
+                module: "OneDrive".into(),
+                scope: None,
+            },
+            latest: Some(run),
+            latest_completed: Some(run),
+            restore_point: Some(at(0)),
+            rpo: Some(Duration::from_secs(rpo)),
+            until: None,
+            reason: None,
+            failures: 0,
+            makes_restore_points: true,
+            is_abandoned: false,
+        };
+        let record = RenderedRecord {
+            record: Arc::new(0_usize),
+            tables: Arc::new([Table::single(&[("customer_id", "id")], &[Some(1.0)])]),
+            held: Arc::new([]),
+            health: Some(Arc::new(HealthSummary::of(&[module]))),
+        };
+        let target = Target::Customer(id.clone());
+        store.add_target(CollectorId::JOBS, &target);
+        let records = BTreeMap::from([(id.clone(), record)]);
+        assert!(store.commit(CollectorId::JOBS, &target, records, true, at(100)).is_ok());
+        (store, id)
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_000_000 + seconds)
+    }
+
+    #[test]
+    fn stale_data_neither_becomes_overdue_nor_recovers() {
+        let row = |rpo, now| {
+            let (store, id) = polled(rpo);
+            let snapshot = store.status_snapshot(at(now));
+            let collectors: Vec<_> = snapshot.collectors().collect();
+            let row = CustomerRow::of(&id, &snapshot, &collectors, at(now));
+            (row.overdue, row.is_known)
+        };
+        assert_eq!((row(150, 140), row(150, 160)), ((0, true), (1, true)));
+        assert_eq!(row(300, 10_000), (0, false), "a newer restore point may exist");
+        assert_eq!(row(90, 10_000), (1, false));
     }
 }

@@ -40,10 +40,11 @@ impl CustomerDetail {
         now: Timestamp,
     ) -> Option<Self> {
         let organization = snapshot.organization(id)?;
-        let context = Context::new(now, Arc::clone(settings), Arc::clone(organization));
         let collectors: Vec<_> = snapshot.collectors().collect();
+        let row = CustomerRow::of(id, snapshot, &collectors, now);
+        let context = Context::new(row.as_of, Arc::clone(settings), Arc::clone(organization));
         let mut detail = Self {
-            row: CustomerRow::of(id, snapshot, &collectors, now),
+            row,
             sources: Vec::new(),
             modules: Vec::new(),
             updated: None,

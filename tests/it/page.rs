@@ -225,7 +225,7 @@ async fn page_shows_no_status_that_is_not_collected() {
     let partner = partner(5).await;
     let off = [("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false")];
     let page = page_that_contains(&partner.base, &off, "Unknown 5").await;
-    assert!(page.contains("Backup status is not collected."));
+    assert!(page.contains("Backup status is not collected"));
     assert!(page.contains("jobs: disabled"), "the reason is displayed");
     assert!(page.contains("Overdue unknown") && page.contains("Failing unknown") && page.contains("OK 0"));
 

@@ -132,11 +132,11 @@ fn freshness(summary: &Summary) -> (Severity, String) {
     } else if outdated > 0 {
         (Severity::Warn, "Some data is out of date")
     } else if !summary.customers.is_backup_status_collected {
-        return (Severity::Warn, "Backup status is not collected.".to_owned());
+        (Severity::Warn, "Backup status is not collected")
     } else if permitted().count() < summary.collectors.len() {
-        return (Severity::Warn, "Some data is not collected.".to_owned());
+        (Severity::Warn, "Some data is not collected")
     } else if of_all(|collector| collector.count(State::Pending)) > 0 {
-        return (Severity::Idle, "First polls are in progress.".to_owned());
+        (Severity::Idle, "First polls are in progress")
     } else if summary.customers.is_empty() {
         return (Severity::Warn, "No customers match.".to_owned());
     } else {

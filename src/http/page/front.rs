@@ -147,17 +147,17 @@ fn customers(details: &[CustomerDetail], summary: &Summary, query: &PageQuery) -
 
 /// Returns the modules of a customer, worst first. Some are in a collapsed section.
 fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
-    let needs_attention = |module: &&ModuleHealth| module.state(now) < ModuleState::Ok;
+    let needs_attention = |module: &&ModuleHealth| module.state(detail.row.as_of) < ModuleState::Ok;
     let urgent = detail.modules.iter().take_while(needs_attention).count();
     let visible_count = urgent.clamp(1, VISIBLE_MODULES).min(detail.modules.len());
     let (visible, rest) = detail.modules.split_at(visible_count);
     html! {
         @if detail.modules.is_empty() { p.none { "No modules listed." } }
-        @else { (modules::brief_table(visible, detail.row.is_known, now)) }
+        @else { (modules::brief_table(visible, &detail.row, now)) }
         @if !rest.is_empty() {
             details data-key=(detail.row.id.as_str()) {
                 summary data-key=(format!("more {}", detail.row.id)) { (counted(rest.len(), "more module", "more modules")) }
-                (modules::brief_table(rest, detail.row.is_known, now))
+                (modules::brief_table(rest, &detail.row, now))
             }
         }
     }

@@ -4,27 +4,27 @@ use maud::{Markup, html};
 
 use super::words::{Severity, count, date_time, objective, sanitize, status, time};
 use crate::domain::{JobStatus, ModuleHealth, ModuleState, RunSummary, Timestamp};
-use crate::status::CustomerDetail;
+use crate::status::{CustomerDetail, CustomerRow};
 
 /// Returns a brief table of modules. It has no headings, because its cells are self-explanatory.
-pub(super) fn brief_table(modules: &[ModuleHealth], is_known: bool, now: Timestamp) -> Markup {
+pub(super) fn brief_table(modules: &[ModuleHealth], customer: &CustomerRow, now: Timestamp) -> Markup {
     html! {
         table.modules {
             @for module in modules {
                 tr {
                     th scope="row" { (sanitize(&module.key.name())) " " small { (sanitize(&module.key.service)) } }
-                    td { (state(module, is_known, now)) (exemption(module)) }
+                    td { (state(module, customer)) (exemption(module)) }
                     td {
-                        (run(module, module.latest, now))
+                        (run(module, module.latest, customer, now))
                         @if module.is_failing() && module.failures > 1 {
                             small { ", " (count(module.failures)) " consecutive failures" }
                         }
                     }
                     td {
                         @if module.makes_restore_points && module.latest_completed.is_some() {
-                            "restore point " (restore_point(module, now))
+                            "restore point " (restore_point(module, customer, now))
                         }
-                        @if let Some(rpo) = module.rpo.filter(|_| module.is_overdue(now)) {
+                        @if let Some(rpo) = module.rpo.filter(|_| module.is_overdue(customer.as_of)) {
                             small { ", RPO " span.whole { (objective(rpo)) } }
                         }
                     }
@@ -50,25 +50,25 @@ pub(super) fn table(detail: &CustomerDetail, now: Timestamp) -> Markup {
                         th.number scope="col" { "Consecutive failures" }
                     }
                 }
-                tbody { @for module in &detail.modules { (row(module, detail.row.is_known, now)) } }
+                tbody { @for module in &detail.modules { (row(module, &detail.row, now)) } }
             }
         }
     }
 }
 
-fn row(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
+fn row(module: &ModuleHealth, customer: &CustomerRow, now: Timestamp) -> Markup {
     let newer = module.latest.filter(|_| module.latest != module.latest_completed);
     html! {
         tr {
             th scope="row" { (sanitize(&module.key.name())) small { (sanitize(&module.key.service)) } }
-            td data-label="Status" { (state(module, is_known, now)) }
-            td data-label="Latest restore point" { (restore_point(module, now)) }
+            td data-label="Status" { (state(module, customer)) }
+            td data-label="Latest restore point" { (restore_point(module, customer, now)) }
             td.none[module.rpo.is_none()] data-label="RPO" {
                 @match module.rpo { Some(rpo) => span.whole { (objective(rpo)) }, None => "none" }
                 (exemption(module))
             }
-            td data-label="Latest completed run" { (run(module, module.latest_completed, now)) }
-            td.none[newer.is_none()] data-label="Now" { @if newer.is_some() { (run(module, newer, now)) } }
+            td data-label="Latest completed run" { (run(module, module.latest_completed, customer, now)) }
+            td.none[newer.is_none()] data-label="Now" { @if newer.is_some() { (run(module, newer, customer, now)) } }
             td.number.none[module.failures == 0] data-label="Consecutive failures" {
                 span.bad-text[module.is_failing()] { (count(module.failures)) }
             }
@@ -84,13 +84,13 @@ fn exemption(module: &ModuleHealth) -> Markup {
     html! { @if !words.is_empty() { " " small { (words.join(": ")) } } }
 }
 
-/// Returns the state of a module. If the data is stale, no module is shown as OK.
-fn state(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
-    let (severity, word) = match module.state(now) {
+/// Returns the state of a module. If the data is stale, no module is shown as OK, and none becomes overdue.
+fn state(module: &ModuleHealth, customer: &CustomerRow) -> Markup {
+    let (severity, word) = match module.state(customer.as_of) {
         ModuleState::NeverBackedUp => (Severity::Bad, "never backed up"),
         ModuleState::Overdue => (Severity::Bad, "overdue"),
         ModuleState::Failing => (Severity::Warn, "failing"),
-        ModuleState::Ok if is_known => (Severity::Good, "OK"),
+        ModuleState::Ok if customer.is_known => (Severity::Good, "OK"),
         ModuleState::Ok => (Severity::Idle, "unknown"),
         ModuleState::Pending => (Severity::Idle, "pending"),
         ModuleState::Exempt => (Severity::Idle, "exempt"),
@@ -103,12 +103,12 @@ fn state(module: &ModuleHealth, is_known: bool, now: Timestamp) -> Markup {
 }
 
 /// Renders a run. A failed run is red only if its module counts as failing.
-fn run(module: &ModuleHealth, run: Option<RunSummary>, now: Timestamp) -> Markup {
+fn run(module: &ModuleHealth, run: Option<RunSummary>, customer: &CustomerRow, now: Timestamp) -> Markup {
     let Some(run) = run else {
         return html! { span.none { "none" } };
     };
     let class = match run.status {
-        _ if module.state(now) > ModuleState::Ok => Some("none"),
+        _ if module.state(customer.as_of) > ModuleState::Ok => Some("none"),
         JobStatus::Failed | JobStatus::FailedToStart | JobStatus::Rejected if module.is_failing() => Some("bad-text"),
         JobStatus::FinishedWithException
         | JobStatus::Failed
@@ -125,8 +125,8 @@ fn run(module: &ModuleHealth, run: Option<RunSummary>, now: Timestamp) -> Markup
     }
 }
 
-fn restore_point(module: &ModuleHealth, now: Timestamp) -> Markup {
-    let class = module.is_overdue(now).then_some("bad-text");
+fn restore_point(module: &ModuleHealth, customer: &CustomerRow, now: Timestamp) -> Markup {
+    let class = module.is_overdue(customer.as_of).then_some("bad-text");
     html! {
         @match module.restore_point {
             Some(at) => span class=[class] { (time(at, now)) },
