@@ -119,7 +119,7 @@ impl Client {
             }
             before = Some(fetched.repeated);
         }
-        Err(Error::Incomplete("the total does not match the number of rows"))
+        Err(Error::Incomplete("rows are missing or repeated"))
     }
 
     async fn fetch_pages(

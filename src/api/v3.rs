@@ -109,7 +109,7 @@ impl Client {
     ) -> Result<Vec<Box<RawValue>>, Error> {
         let hashes = RandomState::new();
         let mut before = None;
-        let mut last_error = Error::Incomplete("the total does not match the number of rows");
+        let mut last_error = Error::Incomplete("rows are missing or repeated");
         for _ in 0..LIST_ATTEMPTS {
             let fetched = match self.fetch_pages(list, &hashes, request_id).await {
                 Err(error @ Error::Incomplete(_)) => {
