@@ -193,7 +193,8 @@ fn measure(customers: usize) {
     let prometheus = Prometheus::start(exporter.address);
     prometheus.wait_for_result("elements_up == 1");
     // These series depend on other rules, so they are recorded last.
-    prometheus.wait_for_result("customer_module:elements_attention:rank and on () module:elements_job_failing:ratio26h");
+    prometheus
+        .wait_for_result("customer_module:elements_attention:rank and on () module:elements_job_failing:ratio26h");
     prometheus.backfill_history();
     prometheus.wait_for_result("count_over_time(module:elements_job_failing:ratio26h[28d]) > 28 * 1000");
     let count = |query: &str| -> f64 {
