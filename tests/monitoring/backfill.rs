@@ -177,7 +177,8 @@ async fn backfilled_recordings_equal_the_rules() {
         &(&BTreeSet::from(RECORDED) | &BTreeSet::from(SUMS)) | &BTreeSet::from(OF_POLLS)
     );
     check_series_of_polls(&recorded, end);
-    let rules: BTreeMap<String, String> = rules::with_rules_inlined().into_iter().collect();
+    let rules = rules::with_rules_inlined().into_iter();
+    let rules: BTreeMap<String, String> = rules.map(|(rule, expr)| (rule.name, expr)).collect();
     let times: Vec<i64> = (0..5).map(|step| end - step * STEP).collect();
     let mut problems = Vec::new();
     for (name, history) in recorded.iter().filter(|(name, _)| RECORDED.contains(&name.as_str())) {

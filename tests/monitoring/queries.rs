@@ -120,8 +120,7 @@ async fn fill(directory: &Path, exposition: &str, target: &str, now: i64) {
 
     let prometheus = Server::prometheus(directory, "global: {}\n").await;
     let mut out = BufWriter::new(File::create(&file).unwrap());
-    let recording = rules::all().into_iter().filter(|rule| !rule.is_alert);
-    for (rule, (_, expr)) in recording.zip(rules::with_rules_inlined()) {
+    for (rule, expr) in rules::with_rules_inlined() {
         record(&prometheus, &mut out, &rule, &expr, now, &ages).await;
     }
     history::end(&mut out).unwrap();

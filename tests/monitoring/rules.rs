@@ -202,7 +202,7 @@ fn remove_history(expr: Expr, reads_history: &dyn Fn(&Expr) -> bool) -> Expr {
 
 /// Returns the recording rules with inlined dependencies, so that each can be evaluated for times without recorded
 /// series.
-pub fn with_rules_inlined() -> Vec<(String, String)> {
+pub fn with_rules_inlined() -> Vec<(Rule, String)> {
     // Only selectors can have an offset, so offsets of recorded series are dropped.
     let offset = Regex::new(r"(?-u)([\w:]+) offset \w+").unwrap();
     // An expression cannot have label matchers, so a join filters its series in the same way.
@@ -237,7 +237,8 @@ pub fn with_rules_inlined() -> Vec<(String, String)> {
         }
         recorded.push((rule.name.clone(), expr));
     }
-    recorded
+    let exprs: Vec<String> = recorded.into_iter().map(|(_, expr)| expr).collect();
+    rules.into_iter().zip(exprs).collect()
 }
 
 /// Returns the names of the recording rules.

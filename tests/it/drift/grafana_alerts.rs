@@ -325,8 +325,8 @@ fn rules_and_intervals(file: &str, name: &str) -> Vec<(Yaml, i64)> {
 }
 
 fn in_minutes(duration: &str) -> i64 {
-    let (number, unit) = duration.split_at(duration.len() - 1);
-    number.parse::<i64>().unwrap() * if unit == "h" { 60 } else { 1 }
+    let seconds = humantime::parse_duration(duration).unwrap().as_secs();
+    i64::try_from(seconds / 60).unwrap()
 }
 
 #[test]
