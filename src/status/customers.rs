@@ -64,8 +64,8 @@ pub struct CustomerRow {
     pub outdated: usize,
     /// Whether the backup status is currently known.
     pub is_known: bool,
-    /// Time to which the backup status refers: now if it is known, else the last successful poll. There may be newer
-    /// restore points since.
+    /// Time to which the backup status refers: the last successful poll if the status is not currently known, because
+    /// there may be newer restore points since; otherwise, and if there was no such poll, now.
     pub as_of: Timestamp,
     /// Whether any collector's first poll has not completed yet.
     pub is_pending: bool,
