@@ -1,4 +1,4 @@
-//! Client of the Elements API: credentials, transport, and both API versions.
+//! Client for the Elements API: credentials, transport, and both API versions.
 //!
 //! This module does not depend on metrics. It reports events to an [`Observer`] that `app` passes in, and returns each
 //! failure with an [`Error`]. [`Error::reason`] is the value of the label `reason`.
@@ -165,7 +165,7 @@ impl std::fmt::Display for Endpoint {
 }
 
 /// Maximum number of attempts to fetch a list if its total does not match its number of rows. Rows can be added or
-/// removed between two pages, but rarely during two consecutive attempts.
+/// removed between the requests for two pages, but this rarely happens in two consecutive attempts.
 const LIST_ATTEMPTS: usize = 2;
 
 /// Reports the number of rows in a list to the observer, and returns the rows. `request_id` is the id of the latest
@@ -192,11 +192,12 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn retry(&self, endpoint: Endpoint);
     /// The API throttled a request.
     fn throttled(&self, endpoint: Endpoint);
-    /// A list, or a page of a chained list, contained this many rows. Ignored by default.
+    /// A list, or a page of a chained list, contained this many rows. The default implementation does nothing.
     fn rows(&self, endpoint: Endpoint, rows: usize) {
         let _ = (endpoint, rows);
     }
-    /// A value could not be parsed. `shape` is the value with its letters and digits masked, or names the problem.
+    /// A value could not be parsed. `shape` is the value with its letters and digits masked, or a description of the
+    /// problem.
     fn decode_error(&self, endpoint: Endpoint, field: &'static str, shape: &str);
     /// The API returned a number or word that is missing from the vendor's reference.
     fn unknown_value(&self, endpoint: Endpoint, field: &'static str, value: &str);
@@ -237,7 +238,7 @@ pub const REASONS: &[&str] = &[
     "unavailable",
 ];
 
-/// Reason why there is no complete response.
+/// Reason why a request returned no complete response.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no token for the request.

@@ -53,7 +53,7 @@ use crate::store::Store;
 use crate::store::state_file::StateFile;
 use crate::text_file;
 
-/// Time limit at shutdown for the parts to stop.
+/// Maximum time that the parts may take to stop at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Error that prevents a command from starting or completing.
@@ -379,7 +379,7 @@ struct PollThread {
 
 impl PollThread {
     /// Runs the loop and its polls in a separate thread, so that polls and scrapes do not delay each other. One thread
-    /// is enough, because polls mostly wait. With several threads, polls would take 50 % longer.
+    /// is enough, because polls spend most of their time waiting. With several threads, polls would take 50 % longer.
     fn start(
         scheduler: Scheduler,
         until: Until,
@@ -437,7 +437,7 @@ fn client_status(current: &Current) -> ClientStatus {
     }
 }
 
-/// Converts a configuration to the configuration of the poll loop.
+/// Returns the settings of the poll loop for a configuration.
 fn schedule_config(config: &Config, client: Arc<ApiClient>, attributes: Option<Arc<AttributeTable>>) -> ScheduleConfig {
     let (ids, only_ids) = (config.customers.ids(), config.customers.only_ids());
     let settings = CollectorSettings {

@@ -47,7 +47,7 @@ const VERSION_NAME: &str = "elements_exporter,";
     version = VERSION_TEXT.as_str(),
     propagate_version = true,
     disable_help_subcommand = true,
-    after_help = "Without a command, the exporter runs. Secrets are read only from the configuration file and the environment."
+    after_help = "If no command is given, the exporter runs. Secrets cannot be passed as flags."
 )]
 pub struct Args {
     /// Command to run instead of the exporter.
@@ -94,7 +94,7 @@ pub struct Args {
 /// Command to run instead of the exporter.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Command {
-    /// Run against a built-in simulated partner: no account, no network, no configuration.
+    /// Run the exporter against a built-in simulated partner, without an account, network access or a configuration.
     #[command(display_name = VERSION_NAME)]
     Demo(Demo),
     /// Run only the simulated partner API, so that you can send requests by hand.
@@ -106,8 +106,8 @@ pub enum Command {
         /// Format of the report.
         #[arg(long, value_name = "FORMAT", default_value = "text", ignore_case = true)]
         output: Output,
-        /// Check only files, keys, patterns and the format of the credentials, including --web.config.file; send no
-        /// requests.
+        /// Check only files (including --web.config.file), keys, patterns and the format of the credentials, without
+        /// sending requests.
         #[arg(long)]
         offline: bool,
     },
@@ -117,7 +117,8 @@ pub enum Command {
         #[arg(long)]
         ready: bool,
     },
-    /// Print the customers with their attributes and modules; the CSV is a template for customers.attributes_file.
+    /// Print the customers with their attributes and modules; the CSV output can be edited and used
+    /// as customers.attributes_file.
     #[command(display_name = VERSION_NAME)]
     Customers {
         /// Format of the output.
@@ -148,7 +149,7 @@ pub struct Assets {
     /// Directory for dashboards and rules, created if missing.
     #[arg(required_unless_present = "grafana_alerts")]
     pub dir: Option<PathBuf>,
-    /// Directory for the alerts as Grafana-managed alert rules, in Grafana's file provisioning format.
+    /// Directory for Grafana-managed alert rules, written in Grafana's file provisioning format.
     #[arg(long, value_name = "DIR")]
     pub grafana_alerts: Option<PathBuf>,
     /// The UID of the Grafana data source with the metrics and the recorded series.
@@ -169,8 +170,8 @@ pub struct Web {
     )]
     pub listen_addresses: Vec<ListenAddress>,
 
-    /// A web configuration file that enables TLS or basic auth, in the format of the exporter toolkit. Default: no TLS,
-    /// no authentication.
+    /// A web configuration file that enables TLS or basic auth, in the format of the exporter toolkit. By default, both
+    /// are disabled.
     #[arg(id = "web_config_file", long = "web.config.file", global = true, value_name = "FILE")]
     pub config_file: Option<PathBuf>,
 
@@ -184,8 +185,8 @@ pub struct Web {
     )]
     pub telemetry_path: String,
 
-    /// The URL of the exporter as seen from outside, for example behind a reverse proxy. The rules then link to
-    /// its runbooks. By default, links are relative.
+    /// The URL at which users reach the exporter, for example through a reverse proxy. If it is set, the rules link to
+    /// the runbooks that the exporter serves. By default, these links are relative.
     #[arg(
         long = "web.external-url",
         global = true,
@@ -194,8 +195,8 @@ pub struct Web {
     )]
     pub external_url: Option<Url>,
 
-    /// The URL of Grafana, for links from customer pages and rules to the dashboards. By default, there are no such
-    /// links.
+    /// The URL of Grafana, for links from customer pages and rules to the dashboards. By default, customer pages have
+    /// no such links, and the links in rules are relative.
     #[arg(
         long = "web.grafana-url",
         global = true,
@@ -277,7 +278,7 @@ pub enum Output {
 pub enum CustomerOutput {
     /// Human-readable table.
     Table,
-    /// For spreadsheets and customers.attributes_file.
+    /// CSV, for spreadsheets and customers.attributes_file.
     Csv,
 }
 
@@ -318,7 +319,7 @@ pub fn exit_code(error: &clap::Error) -> u8 {
     if error.use_stderr() { USAGE_EXIT_CODE } else { 0 }
 }
 
-/// Returns whether a path is reserved for other pages, so that the metrics cannot be served there.
+/// Returns whether a path is reserved for other pages and therefore cannot serve the metrics.
 pub(crate) fn is_reserved(path: &str) -> bool {
     let is_below = |reserved: &str| {
         path.strip_prefix(reserved)
@@ -338,7 +339,7 @@ fn parse_telemetry_path(text: &str) -> Result<String, String> {
 }
 
 fn parse_route_prefix(text: &str) -> Result<String, String> {
-    // Like Prometheus, accepts the prefix with or without surrounding slashes.
+    // As in Prometheus, the prefix may be written with or without surrounding slashes.
     let prefix = text.trim_matches('/');
     if prefix.is_empty() {
         return Ok(String::new());

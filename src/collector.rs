@@ -48,7 +48,7 @@ pub use customers::Customer;
 pub use descriptor::CollectorDescriptor;
 pub use id::CollectorId;
 pub use job_reports::{CommonErrors, common_errors};
-pub use jobs::{EndedRun, ModuleRuns, add_module_names, past_runs};
+pub use jobs::{CompletedRun, ModuleRuns, add_module_names, past_runs};
 pub use licenses::add_product_names;
 pub use ransomware::{RansomwareSigns, ransomware_signs};
 pub use table::{PerCollector, ids};
@@ -248,9 +248,9 @@ impl Context {
     }
 
     /// Returns whether the customer list contains the ids of all the customer's tenants.
-    fn names_all_tenants(&self, customer: &CustomerId) -> bool {
+    fn has_all_tenant_ids(&self, customer: &CustomerId) -> bool {
         self.listed_customer(customer)
-            .is_some_and(|listed| listed.names_all_tenants())
+            .is_some_and(|listed| listed.has_all_tenant_ids())
     }
 
     fn listed_customer(&self, customer: &CustomerId) -> Option<Customer> {
@@ -278,7 +278,7 @@ pub struct CollectorSettings {
     pub license_services: Vec<Pattern>,
     /// Products that count as backup licences.
     pub backup_services: Vec<Pattern>,
-    /// The API's meaning of a gigabyte.
+    /// Meaning of a gigabyte in API values.
     pub gigabyte: Gigabyte,
     /// Products whose app consent is polled.
     pub consent_products: Vec<String>,
@@ -310,11 +310,11 @@ pub struct PollOutput<R = Arc<dyn Record>> {
     /// The failure that left the records incomplete, if any.
     pub incomplete: Option<Failure>,
     /// Job runs that have completed since the previous poll.
-    pub ended: Vec<(CustomerId, EndedRun)>,
+    pub ended: Vec<(CustomerId, CompletedRun)>,
 }
 
 impl<R> PollOutput<R> {
-    /// Creates the output of a response with the given number of invalid rows.
+    /// Creates the output of a poll whose response contained the given number of invalid rows.
     fn new(records: BTreeMap<CustomerId, R>, unreadable: usize, endpoint: Endpoint) -> Self {
         let incomplete = (unreadable > 0).then(|| Error::UnreadableRows(unreadable).at(endpoint));
         Self {
@@ -324,7 +324,7 @@ impl<R> PollOutput<R> {
         }
     }
 
-    /// Creates the output of a response about one customer.
+    /// Creates the output of a poll of one customer.
     fn of_customer(customer: &CustomerId, record: R, unreadable: usize, endpoint: Endpoint) -> Self {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
@@ -442,7 +442,7 @@ pub trait Record: fmt::Debug + Send + Sync {
     /// Converts the record to JSON, for the state file.
     ///
     /// # Errors
-    /// Returns an error if a value has no JSON form; no record contains such a value.
+    /// Returns an error if a value cannot be represented in JSON. No record contains such a value.
     fn to_json(&self) -> serde_json::Result<Box<RawValue>>;
 }
 

@@ -42,7 +42,7 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     let stop = CancellationToken::new();
     let (report_started, mut started) = oneshot::channel();
     let stopped = stop.clone();
-    // The command runs on its own thread, so that loading a large state from a slow disk does not delay signals.
+    // The command runs on its own thread, so that signals are handled while a large state is loaded from a slow disk.
     let mut command =
         tokio::task::spawn_blocking(move || Handle::current().block_on(execute(args, stopped, report_started)));
     let mut reload: Option<Reload> = None;
@@ -64,7 +64,7 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
                 }
             }
             () = finished(&mut reloading) => reloading = None,
-            // A command whose output cannot be written has the same exit code.
+            // The exit code is the same as for a command whose output cannot be written.
             () = &mut stop_timeout => return Ok(false),
             caught = signals.next(ready.is_some()) => match (caught, ready) {
                 // The result is not used, because the reload logs and exposes its outcome.

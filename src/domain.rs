@@ -31,9 +31,9 @@ pub use generation::{Generation, GenerationChoice};
 pub use health::{HealthSummary, ModuleHealth, ModuleState, RunSummary};
 pub use history::{History, HistoryUpdate};
 pub use module::{
-    ModuleKey, NO_MODULE, Named, baseline_status, first_generation_module, first_generation_service, is_housekeeping,
-    module, module_number, object_type, report_status, report_statuses, scan_of_service, scanned_service, seat_service,
-    seat_services, service, service_number, service_of_module, user_module,
+    ModuleKey, NO_MODULE, Named, baseline_status, is_housekeeping, module, module_number, object_type, report_status,
+    report_statuses, scan_of_service, scanned_service, seat_service, seat_services, service, service_number,
+    service_of_module, user_module, v1_module_word, v1_service_word,
 };
 pub use objective::{DEFAULT_ABANDONED_AFTER, DEFAULT_RPO, ModuleName, Objective, Objectives, Override};
 use pattern::folded;

@@ -55,7 +55,7 @@ const API_REQUEST_DURATION: Metric = Metric::histogram(
 .labels(ENDPOINT);
 const API_ERRORS: Metric = Metric::counter(
     "elements_exporter_api_errors_total",
-    "Polls without a complete response by endpoint and reason",
+    "Polls without a complete response, by endpoint and reason",
 )
 .labels(&["endpoint", "reason"]);
 const API_THROTTLED: Metric = Metric::counter(
@@ -143,8 +143,8 @@ pub struct Health {
     requests: Family<[(&'static str, Cow<'static, str>); 2], Counter>,
     durations: Durations,
     errors: Family<Labels<2>, Counter>,
-    // The next two counters are not exported. The counters above cannot be summed, because a `Family` does not list
-    // its label sets.
+    // The next two counters are not exported. They are needed because a `Family` does not list its label sets, so the
+    // counters above cannot be summed.
     requests_of_endpoint: Family<Labels<1>, Counter>,
     errors_of_endpoint: Family<Labels<1>, Counter>,
     throttled: Family<Labels<1>, Counter>,
@@ -265,7 +265,7 @@ impl Health {
         self.silence() < HEARTBEAT_LIMIT
     }
 
-    /// Returns the health of an exporter whose last heartbeat is this long ago.
+    /// Returns the health of an exporter whose last heartbeat was `silence` ago.
     #[cfg(test)]
     pub(crate) fn silent_for(silence: Duration) -> Self {
         Self {
@@ -346,7 +346,7 @@ impl Health {
         }
     }
 
-    /// Returns whether a value must be logged: it was not logged before, and the limit is not reached.
+    /// Returns whether a value must be logged: it has not been logged before, and the limit has not been reached.
     fn is_new_value(&self, endpoint: Endpoint, field: &'static str, value: &str) -> bool {
         let mut logged = lock(&self.logged_values);
         logged.len() < MAX_LOGGED_VALUES && logged.insert((endpoint, field, value.to_owned()))

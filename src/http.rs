@@ -140,8 +140,7 @@ async fn runbooks(State(site): State<Arc<Site>>) -> Page {
     page::runbooks(&site)
 }
 
-/// Renders a response on a blocking thread, because rendering ten thousand customers would otherwise block scrapes and
-/// polls.
+/// Renders a response on a blocking thread. Otherwise, rendering ten thousand customers would delay scrapes.
 async fn render_blocking<R: IntoResponse + Send + 'static>(render: impl FnOnce() -> R + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(render).await {
         Ok(response) => response.into_response(),
@@ -344,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn scrape_filter_selects_nothing_by_invalid_values() {
+    fn invalid_values_in_a_scrape_filter_select_nothing() {
         let parsed = scrape_filter(Some(
             "collector=jobs&customer_id=a%26b&collector=licenses&x=1&=&%ff&collector",
         ));

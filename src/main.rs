@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         warn!(%error, "cannot disable core dumps; a dump may contain the secret");
     }
     let ended = runtime.block_on(commands::run(args, signals));
-    // Running work, such as reading a large state, is abandoned.
+    // Work in progress, such as reading a large state file, is abandoned.
     runtime.shutdown_background();
     match ended {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Writes to standard output and standard error. Either may be closed, be full, or be a pipe without a reader.
+//! Writes to standard output and standard error. Either may be closed or full, or may be a pipe without a reader.
 
 use std::fmt::Display;
 use std::fs::{self, File};

@@ -110,13 +110,13 @@ pub struct Scheduler {
     patterns: PatternCheck,
     fetch_modes: PerCollector<FetchMode>,
     cycles: PerCollector<Cycle>,
-    /// Whether, in the last iteration, tokens could be requested again after a pause.
+    /// Whether the last iteration found that tokens could be requested again after a pause.
     may_request_token: bool,
     /// Time at which the next RPO override ends.
     next_override_end: Option<Timestamp>,
 }
 
-/// A poll that has ended.
+/// The outcome of a completed poll.
 struct Outcome {
     due: Due,
     /// Request settings when the poll started.
@@ -249,8 +249,8 @@ impl Scheduler {
     }
 
     /// Handles a step of the wall clock. Due times follow the monotonic clock, so a step causes no burst. A step back
-    /// leaves stored times in the future, so they are corrected. After a step forward, all data is old, so the customer
-    /// list is polled first.
+    /// leaves stored times in the future, so they are corrected. After a step forward, all data is outdated, so the
+    /// customer list is polled first.
     fn handle_clock_step(&mut self) {
         match self.clocks.detect_step() {
             None => {}

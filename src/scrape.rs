@@ -68,7 +68,7 @@ const EXPORTER: Shape<Readings> = Shape {
         ),
         gauge(
             "elements_exporter_config_unmatched_patterns",
-            "Patterns for customers, modules, scopes and products that match nothing; absent until the customer list has been fetched completely",
+            "Patterns for customers, modules, scopes and products that match nothing; absent until the customer list is complete",
             |readings| exact(readings.runtime.schedule.unmatched_patterns?),
         ),
         gauge(
@@ -108,7 +108,7 @@ const COLLECTORS: Shape<CollectorReadings> = Shape {
         ),
         gauge(
             "elements_exporter_collector_stale_after_seconds",
-            "Configured age at which values of the collector expire",
+            "Configured age at which the collector's values expire",
             |row| Some(row.overview.plan.stale_after.as_secs_f64()),
         ),
         gauge(

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// A secret string. It implements neither `Display` nor `Serialize`, so that it leaves the process only through
-/// explicit calls to [`expose`](Secret::expose). Comparison does not take constant time, because it only detects
-/// changes on reload and authenticates nothing.
+/// explicit calls to [`expose`](Secret::expose). Comparison is not constant-time, because it is used only to detect
+/// changes on reload, and never for authentication.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

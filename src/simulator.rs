@@ -90,8 +90,8 @@ pub struct Settings {
     pub seed: u64,
     /// Initial number of customers. Default: 40.
     pub customers: usize,
-    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time), which also replaces a value
-    /// that is not positive.
+    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time). A value that is not positive
+    /// is replaced with the default.
     pub speed: f64,
     /// Source of time. Default: the wall clock.
     pub clock: Clock,
@@ -114,7 +114,8 @@ pub struct Settings {
     pub history: History,
     /// Maximum number of requests per second to the whole host. Further requests get status 429. Default: no limit.
     pub rate_limit: Option<f64>,
-    /// Whether names, dates and sizes are hard to parse, and every module in the reference occurs. Default: false.
+    /// Whether names, dates and sizes are hard to parse, and the world contains every module in the reference. Default:
+    /// false.
     pub hostile: bool,
     /// Latency of responses. Default: none.
     pub latency: Latency,
@@ -137,7 +138,7 @@ pub enum Clock {
 pub enum History {
     /// The newest run of each module, in the order of the modules.
     Newest,
-    /// Up to this many of the newest runs of each module, shuffled.
+    /// The newest runs of each module, up to this number, shuffled.
     Runs(usize),
 }
 

@@ -54,7 +54,7 @@ pub struct Reconciled {
 /// So many customers are missing from a list that it is probably wrong. They are removed if they are also missing from
 /// the next list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{missing} of {known} customers are missing from the list; they are removed if the next list confirms it")]
+#[error("{missing} of {known} customers are missing from the list; they are removed if the next list lacks them too")]
 pub struct Shrunk {
     /// Number of known customers that are missing.
     pub missing: usize,
@@ -103,7 +103,7 @@ impl Store {
         self.update_copy(|inner| inner.reconfigure(plans, series_limit, settings, now));
     }
 
-    /// Renders all records of some customers again, for example after they were renamed.
+    /// Renders all records of some customers again, for example after the customers were renamed.
     pub fn render_anew(&self, ids: &[CustomerId], settings: &Arc<CollectorSettings>, now: Timestamp) {
         if !ids.is_empty() {
             self.update_copy(|inner| inner.render_anew(ids, settings, now));

@@ -14,8 +14,8 @@ use crate::server::{Nginx, Server};
 const REPETITIONS: usize = 15;
 const SLOW_REPETITIONS: usize = 3;
 
-/// One customer in a hundred changes. If each customer has a dozen modules that run daily, about this share of
-/// customers completes a run every minute.
+/// One customer in a hundred changes. If each customer has a dozen modules that run daily, about this fraction of the
+/// customers complete a run every minute.
 const ONE_IN_HUNDRED: &str = "/publish/100";
 
 /// Every series changes.

@@ -18,10 +18,10 @@ use crate::{ALLOCATOR, dense, peers};
 
 const REPETITIONS: usize = 15;
 
-/// Fewer repetitions suffice for libraries that are many times slower.
+/// Number of repetitions for libraries that are many times slower, for which fewer repetitions are enough.
 const SLOW_REPETITIONS: usize = 3;
 
-/// Returns the CPU time of work in one thread, which other processes affect less than the elapsed time.
+/// Returns the CPU time of work in one thread. Other processes affect the CPU time less than the elapsed time.
 fn cpu_time_of(work: impl FnOnce()) -> Duration {
     let start = ThreadTime::now();
     work();

@@ -109,7 +109,7 @@ impl Nginx {
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!(
-            "nginx does not respond: {}",
+            "nginx is not responding: {}",
             fs::read_to_string(nginx.folder.join("error.log")).unwrap_or_default()
         );
     }
@@ -188,8 +188,8 @@ fn ours() -> Router {
     http::routes(site).route("/publish/{every}", get(publish))
 }
 
-/// Returns routes that send rendered text from memory, in frames of the exporter's size. They show the cost of a scrape
-/// without rendering.
+/// Returns routes that send rendered text from memory, in frames of the same size as the exporter's. They show the cost
+/// of a scrape without rendering.
 fn finished() -> Router {
     let store = dense::store();
     let frames = dense::scrape(&store).frames(&ScrapeFilter::default(), Format::Text);

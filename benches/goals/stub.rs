@@ -1,5 +1,5 @@
-//! An API with a fixed latency. For any number of customers, it reuses the simulated partner's responses for a few of
-//! them.
+//! An API with a fixed latency. It serves any number of customers by reusing the simulated partner's responses for a
+//! small number of customers.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

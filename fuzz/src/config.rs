@@ -1,4 +1,4 @@
-//! The configuration file: any input is parsed or rejected, and no error contains a secret.
+//! The configuration file: every input is either parsed or rejected, and no error contains a secret.
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -1,4 +1,5 @@
-//! The state file is restored completely or not at all. Saving and restoring it again returns the same state.
+//! The state file is restored completely or not at all. Saving the restored state and restoring it again yields the
+//! same state.
 
 use std::collections::BTreeMap;
 use std::path::Path;

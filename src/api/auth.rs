@@ -31,8 +31,8 @@ const MAX_RESPONSE_BYTES: usize = 256 << 10;
 /// A token is renewed after this fraction of its lifetime, or [`RENEWAL_LEAD`] before its expiry, whichever is earlier.
 const RENEWAL_FRACTION: f64 = 0.8;
 
-/// Minimum time between a token's renewal and its expiry, except for tokens with a short lifetime. It is enough for two
-/// requests that take the default timeout.
+/// Minimum time between a token's renewal and its expiry, except for tokens with a short lifetime. It is long enough
+/// for two requests that each run into the default timeout.
 const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 
 /// A token that expires within this time is not sent, because it could expire before the request arrives.
@@ -41,8 +41,8 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 /// Minimum age at which a token is renewed, unless [`RENEWAL_FRACTION`] of its lifetime is shorter.
 const RENEWAL_GAP: Duration = Duration::from_secs(30);
 
-/// Minimum time between two 401 responses that each discard a token. If the API rejects the new token sooner, the token
-/// is not the cause.
+/// Minimum time between two 401 responses that each cause a token to be discarded. If the API rejects the new token
+/// sooner, the token is not the cause.
 const REJECTION_GAP: Duration = Duration::from_secs(30);
 
 /// Time during which a denied scope is not requested again. A newly granted permission takes effect within this time,

@@ -18,7 +18,7 @@ pub(super) fn json(body: &mut [u8]) -> Result<&[u8], Error> {
     replace_lone_surrogates(body);
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii();
     if is_too_deep(body) {
-        return Err(Error::Decode("JSON with at most 64 levels"));
+        return Err(Error::Decode("JSON nested at most 64 levels deep"));
     }
     Ok(body)
 }

@@ -1,7 +1,7 @@
 //! Credentials for the token endpoint: a client secret, or an assertion signed with the key of a certificate.
 //!
-//! Files are read for every token request, so that a rotated secret or certificate applies to the next token. They are
-//! small and local, so blocking reads are acceptable.
+//! Files are read for every token request, so that a rotated secret or certificate is used for the next token. The
+//! files are small and local, so blocking reads are acceptable.
 
 mod assertion;
 mod certificate;
@@ -90,7 +90,7 @@ impl Credential {
     ///
     /// # Errors
     ///
-    /// Returns an error if the pair cannot be used for signing. Each error message suggests a remedy.
+    /// Returns an error if the certificate and key cannot be used for signing. Each error message suggests a remedy.
     pub fn certificate(
         file: &Path,
         private_key: Option<&Path>,
@@ -225,7 +225,7 @@ pub enum CredentialError {
     WrongPassword(PathBuf),
     /// The encryption of the key is not supported.
     #[error(
-        "the key in {0} is encrypted in a way that is not supported: decrypt it with `openssl pkey -in KEY -out PLAIN`"
+        "the encryption of the key in {0} is not supported: decrypt the key with `openssl pkey -in KEY -out PLAIN`"
     )]
     UnsupportedEncryption(PathBuf),
     /// A private key is missing.
@@ -279,7 +279,7 @@ mod tests {
     fn client_secret(credential: &Credential) -> Result<String, CredentialError> {
         let fields = credential.proof("id", "https://token", SystemTime::now())?;
         let [(name, secret)] = fields.as_slice() else {
-            panic!("one field expected");
+            panic!("expected one field");
         };
         assert_eq!(*name, "client_secret");
         Ok(secret.expose().to_owned())

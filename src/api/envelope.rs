@@ -36,7 +36,7 @@ pub(super) struct Envelope<'a> {
 }
 
 /// Error for a response that reports a failure.
-const FAILED: Error = Error::Decode("a success: it contains an error member");
+const FAILED: Error = Error::Decode("successful: it contains an error member");
 
 /// Names of the member that links to the next page.
 const LINKS: [&str; 3] = ["@odata.nextLink", "odata.nextLink", "nextLink"];
@@ -157,7 +157,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
-/// Name of the object that describes a list. It is next to the list.
+/// Name of the object that is next to a list and describes the list.
 const METADATA: &str = "metadata";
 
 /// Returns whether a member is parsed. Other members are skipped without being stored.

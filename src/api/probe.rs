@@ -40,7 +40,7 @@ pub async fn resolve(url: &Url) -> Result<(usize, String), String> {
     let addresses = match tokio::time::timeout(RESOLVE_LIMIT, lookup).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("the resolver does not respond".to_owned()),
+        Err(_) => return Err("the resolver did not respond".to_owned()),
     };
     let mut addresses: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
     addresses.dedup();

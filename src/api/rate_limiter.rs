@@ -94,7 +94,7 @@ impl Resource {
     }
 }
 
-/// Decision about a request.
+/// Result of [`RateLimiter::try_acquire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// Send the request now. It uses a slot, which [`RateLimiter::finished`] releases.
@@ -126,7 +126,7 @@ pub struct RateLimiter {
     retry_budget: f64,
     endpoints: BTreeMap<Endpoint, EndpointState>,
     last_response_at: Option<Duration>,
-    /// Endpoints that failed since the last response.
+    /// Endpoints that have failed since the last response.
     failed_since_response: BTreeSet<Endpoint>,
 }
 
@@ -206,7 +206,8 @@ impl RateLimiter {
         Admission::Admitted
     }
 
-    /// Reports a response that is neither throttling nor a failure. Statuses such as 403 and 404 count as success.
+    /// Reports a response that indicates neither throttling nor a failure. Statuses such as 403 and 404 count as
+    /// success.
     pub fn succeeded(&mut self, now: Duration, resource: Resource) {
         self.handle_response(now, resource);
         // A request that was sent before the pause says nothing about the rate after it.
@@ -306,8 +307,8 @@ impl RateLimiter {
     }
 
     /// Handles a response from the host. The whole host is assumed to have recovered from an outage if it had not
-    /// responded for [`MIN_OUTAGE`], this endpoint failed in the meantime, and a breaker is open. Otherwise, only this
-    /// resource is assumed to have recovered, and its endpoint's breaker closes.
+    /// responded for [`MIN_OUTAGE`], this endpoint had failed during that time, and a breaker is open. Otherwise, only
+    /// this resource is assumed to have recovered, and its endpoint's breaker closes.
     fn handle_response(&mut self, now: Duration, resource: Resource) {
         let before = self.last_response_at.replace(now).unwrap_or(Duration::ZERO);
         let was_outage =

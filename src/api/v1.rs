@@ -111,10 +111,10 @@ impl Client {
         let mut before = None;
         for _ in 0..LIST_ATTEMPTS {
             let fetched = self.fetch_pages(endpoint, scope, path, &hashes, request_id).await?;
-            let has_total = fetched.min_total.is_none_or(|count| count <= fetched.rows.len());
+            let matches_total = fetched.min_total.is_none_or(|count| count <= fetched.rows.len());
             // If rows move to a later page between two requests, they are repeated and others are missed. If both
             // attempts repeat the same rows, the list itself contains them twice.
-            if has_total && (fetched.repeated.is_empty() || before.as_ref() == Some(&fetched.repeated)) {
+            if matches_total && (fetched.repeated.is_empty() || before.as_ref() == Some(&fetched.repeated)) {
                 return Ok(fetched.rows.into_vec());
             }
             before = Some(fetched.repeated);
@@ -144,7 +144,7 @@ impl Client {
             };
             let body = json(&mut body)?;
             if body.first() == Some(&b'[') {
-                // The reference for API v1 documents no bare arrays, but a server may send one.
+                // The API v1 reference does not mention bare arrays, but a server may send one.
                 fetched
                     .rows
                     .extend(serde_json::from_slice(body).map_err(|_| Error::Decode("JSON"))?)?;

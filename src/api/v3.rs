@@ -120,9 +120,9 @@ impl Client {
             };
             // If rows move to a later page between two requests, they are repeated and others are missed. If both
             // attempts repeat the same rows, the list itself contains them twice.
-            let has_total = fetched.total.is_none_or(|total| total == fetched.row_count);
-            let is_confirmed = has_total && before.as_ref() == Some(fetched.identities(list));
-            // With a total, rows that move by one place in both attempts are not accepted as duplicates.
+            let matches_total = fetched.total.is_none_or(|total| total == fetched.row_count);
+            let is_confirmed = matches_total && before.as_ref() == Some(fetched.identities(list));
+            // If there is a total, rows that may have moved by one position in both attempts are not duplicates.
             let may_have_moved = fetched.overlaps && list.key.is_some() && fetched.total.is_some();
             let has_duplicate_rows = is_confirmed && !may_have_moved;
             let has_all_rows = match fetched.total {

@@ -248,7 +248,7 @@ impl Check<'_> {
         for collector in ids() {
             let plan = *self.schedule_config.plans.get(collector);
             let finding = match plan.enabled {
-                false => finding(collector, CollectorResult::Off, "disabled by the configuration"),
+                false => finding(collector, CollectorResult::Off, "disabled in the configuration"),
                 true => self.measure(collector, plan, api).await,
             };
             self.report.collectors.push(finding);
@@ -280,8 +280,8 @@ impl Check<'_> {
         // The usual cost of a poll excludes retries. If no request was sent, one is assumed, because other customers
         // may need requests.
         let ordinary = requests.saturating_sub(after.retries - before.retries).max(1);
-        // A collector that sets `AFTER` requests each item only once, so later polls do not repeat the measured
-        // requests.
+        // A collector with `AFTER` set requests each item only once, so later polls do not repeat the requests measured
+        // here.
         let requests_of_poll = match descriptor.after() {
             Some(_) => descriptor.price.requests,
             None => u32::try_from(ordinary).map_or(f64::MAX, f64::from),

@@ -162,7 +162,7 @@ fn subtitle(options: &args::Simulator) -> String {
         "1" => String::new(),
         speed => format!("{speed} times "),
     };
-    format!("A demo: {customers} at {times}the speed of the real ones. Nothing here is real.")
+    format!("A demo with {customers}, at {times}normal speed. Nothing here is real.")
 }
 
 /// Returns each collector's poll interval in seconds, for a number of customers.
@@ -269,10 +269,8 @@ mod tests {
                 latency: simulator::Latency::None,
             })
         };
-        assert!(
-            subtitle_of(40, 60.0).starts_with("A demo: 40 simulated customers at 60 times the speed of the real ones.")
-        );
-        assert!(subtitle_of(1, 1.0).starts_with("A demo: 1 simulated customer at the speed of the real ones."));
-        assert!(subtitle_of(2, 0.5).contains(" at 0.5 times the speed"));
+        assert!(subtitle_of(40, 60.0).starts_with("A demo with 40 simulated customers, at 60 times normal speed."));
+        assert!(subtitle_of(1, 1.0).starts_with("A demo with 1 simulated customer, at normal speed."));
+        assert!(subtitle_of(2, 0.5).contains(" at 0.5 times normal speed"));
     }
 }

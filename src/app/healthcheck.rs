@@ -30,7 +30,7 @@ pub enum Unhealthy {
     NoResponse {
         /// Requested URL.
         url: String,
-        /// Reason for the missing response.
+        /// Reason why there was no response.
         #[source]
         source: reqwest::Error,
     },
@@ -38,8 +38,8 @@ pub enum Unhealthy {
 
 /// Requests the health or readiness of the exporter at the first listen address in the flags.
 ///
-/// A health check has neither a password nor a certificate. If the server demands either, it is running, so the
-/// exporter counts as healthy. Its readiness cannot be determined, so it also counts as ready.
+/// A health check sends neither a password nor a certificate. If the server requires either, the exporter is evidently
+/// running and counts as healthy. Its readiness cannot be determined, so it also counts as ready.
 ///
 /// # Errors
 /// Returns an error if the web configuration cannot be read. The inner result contains the reason why the exporter is

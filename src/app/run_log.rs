@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use crate::collector::EndedRun;
+use crate::collector::CompletedRun;
 use crate::domain::{Timestamp, replace_misleading};
 use crate::store::RunEvent;
 
@@ -18,7 +18,7 @@ pub(super) fn log_runs((events, dropped): (Vec<RunEvent>, u64)) {
 
 /// Logs a run. The message and the field names are part of the public interface, because log queries use them.
 fn log_run(event: &RunEvent) {
-    let EndedRun { key, run } = &event.ended;
+    let CompletedRun { key, run } = &event.ended;
     info!(
         customer_id = %single_line(event.customer.as_str()),
         organization = %single_line(&event.organization),

@@ -15,8 +15,8 @@ use crate::health::Health;
 use crate::store::Store;
 use crate::store::state_file::{self, StateFile};
 
-/// Time between two saves. The first few saves follow each other sooner. Unless saves are slow, a crash loses at most
-/// the changes of this period, and the next polls fetch them again.
+/// Time between two saves. The first few saves are closer together. Unless saves are slow, a crash loses at most the
+/// changes of this period, and the next polls fetch them again.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Delay of the first save. It is short, so that an early crash does not lose all data and an unwritable path is
@@ -114,7 +114,8 @@ impl Saver {
                         is_failing = true;
                     }
                 }
-                // The pause grows, because the state changes every second during the first cycle, but less often later.
+                // The pause grows, because the state changes every second during the first cycle, but less often
+                // afterwards.
                 let max_pause = SAVE_INTERVAL.max(began.elapsed() * SAVE_INTERVAL_FACTOR);
                 pause = (pause * 2).max(began.elapsed() * SAVE_INTERVAL_FACTOR).min(max_pause);
             }

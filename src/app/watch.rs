@@ -144,7 +144,7 @@ impl Watch {
             .and_then(read)
             .is_some_and(|content| content.trim_ascii().is_empty());
         if is_emptied {
-            warn!("configuration file is empty; keeping the configuration");
+            warn!("configuration file is empty; keeping the previous configuration");
         }
         is_emptied
     }

@@ -27,7 +27,7 @@ impl ListenAddress {
     }
 }
 
-/// Text that is not a listen address.
+/// Error for text that is not a listen address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected HOST:PORT, such as 127.0.0.1:10027, [::1]:10027, localhost:10027 or :10027")]
 pub struct InvalidListenAddress;

@@ -33,7 +33,7 @@ pub struct Simulator {
     #[arg(long = "simulator.hostile")]
     pub hostile: bool,
 
-    /// Response times of the simulated API: none, or like the real API.
+    /// Response times of the simulated API: no delay, or as in the real API.
     #[arg(
         long = "simulator.latency",
         value_name = "LATENCY",

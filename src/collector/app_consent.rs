@@ -95,8 +95,8 @@ impl Collector for AppConsent {
     }
 }
 
-/// Requests the tenant's consent to each product. Products that the tenant lacks are requested only once a day. If a
-/// request fails, the product's last known value is kept until it expires.
+/// Fetches the tenant's consent status for each product. For products that the tenant lacks, a request is sent only
+/// once a day. If a request fails, the product's last known value is kept until it expires.
 async fn poll_products(
     api: &Api,
     (customer, context): (&CustomerId, &Context),
@@ -148,7 +148,7 @@ async fn fetch_consent(
     for json in &apps {
         let row = Row::read(json, endpoint, api.observer().as_ref());
         let Some(app) = row.and_then(|row| row.flag(IS_CONSENT)) else {
-            return Err(Error::Decode("about consent").at(endpoint));
+            return Err(Error::Decode("an object with a consent status").at(endpoint));
         };
         is_given = Some(is_given.unwrap_or(true) && app);
     }

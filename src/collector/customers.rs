@@ -61,7 +61,7 @@ impl Customer {
 
     /// Returns the tenants of an earlier list that are missing from this list; none if this list may be incomplete.
     pub fn removed_tenants(&self, before: &Self) -> BTreeSet<TenantId> {
-        if !self.names_all_tenants() {
+        if !self.has_all_tenant_ids() {
             return BTreeSet::new();
         }
         let known: BTreeSet<&TenantId> = self.tenant_ids().collect();
@@ -70,7 +70,7 @@ impl Customer {
     }
 
     /// Returns whether the list contains the ids of all tenants.
-    pub(super) fn names_all_tenants(&self) -> bool {
+    pub(super) fn has_all_tenant_ids(&self) -> bool {
         self.tenants == Some(self.named_tenants.len())
     }
 
@@ -282,7 +282,7 @@ const SHAPE_INFO: Shape<RenderedCustomer> = Shape {
     ],
     columns: &[info(
         "elements_customer_info",
-        "Customer of the partner; owner_email requires metrics.owner_email; attributes come from customers.attributes_file",
+        "Customer of the partner, with attributes from customers.attributes_file; owner_email requires metrics.owner_email",
     )],
 };
 

@@ -28,7 +28,8 @@ const MAX_PAGES: usize = 20;
 /// do not count.
 const MAX_TRIES: u32 = 3;
 
-/// Maximum number of failed requests for a report: two hours of polls, which is longer than most API outages.
+/// Maximum number of failed requests for a report. At one request per poll, they span two hours, which is longer than
+/// most API outages.
 const MAX_FAILED_TRIES: u32 = 24;
 
 /// Maximum number of errors that have their own series.
@@ -44,7 +45,7 @@ pub(super) struct ModuleReport {
     /// The newest run whose report was requested.
     #[serde(rename = "asked")]
     run_key: RunKey,
-    /// Start of that run, because several runs may have the same id.
+    /// Start of that run. It distinguishes runs with the same id.
     #[serde(default)]
     started: Option<Timestamp>,
     /// Number of unsuccessful requests; 0 once the report has been received.
@@ -58,7 +59,8 @@ pub(super) struct ModuleReport {
 }
 
 impl ModuleReport {
-    /// Returns whether the report needs no further request, because it was received, or was requested too often.
+    /// Returns whether no further request is needed, because the report has been received, or because the maximum
+    /// number of requests has been reached.
     fn is_settled(&self) -> bool {
         self.tries == 0 || self.tries - self.failed >= MAX_TRIES || self.failed >= MAX_FAILED_TRIES
     }
@@ -105,7 +107,7 @@ impl Collector for JobReports {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 0.007,
-        description: "1 per 1000 objects of each failed run, at most 20 per run",
+        description: "1 per 1000 objects in each report, at most 20 per report",
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::JOBS;
@@ -160,7 +162,7 @@ impl Collector for JobReports {
 /// requests are still sent. Returns a failure, if any, and the number of invalid rows.
 ///
 /// # Errors
-/// Returns the denial if every request is denied and no report had been requested before.
+/// Returns the denial if every request is denied and no report has been requested before.
 async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize), Failure>>>(
     modules: &mut Vec<ModuleReport>,
     runs: Vec<ReportableRun>,
@@ -355,7 +357,7 @@ const SHAPE_OBJECTS: Shape<LabelledCount> = Shape {
     labels: &[SERVICE, MODULE, SCOPE, label("status", |row| Some(&row.label))],
     columns: &[gauge(
         "elements_job_report_objects",
-        "Objects by status in the latest report of a failed run; absent if the report lists more than 20,000",
+        "Objects by status in the latest job report; absent if the report lists more than 20,000 objects",
         |row| Some(super::float(row.count)),
     )],
 };
@@ -364,7 +366,7 @@ const SHAPE_ERRORS: Shape<LabelledCount> = Shape {
     labels: &[SERVICE, MODULE, SCOPE, label("error", |row| Some(&row.label))],
     columns: &[gauge(
         "elements_job_report_errors",
-        "Objects by error in the latest report of a failed run: the ten most common errors, and other for the rest",
+        "Objects by error in the latest job report: the ten most common errors, and other for the rest",
         |row| Some(super::float(row.count)),
     )],
 };

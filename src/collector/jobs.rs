@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-pub use self::record::EndedRun;
+pub use self::record::CompletedRun;
 use self::record::{Listed, Record, Scan};
 use self::request::fetch_rows;
 use self::samples::{
@@ -162,7 +162,7 @@ async fn merge_list(
     previous: Option<&Record>,
     observer: &dyn Observer,
     context: &Context,
-) -> (Record, Vec<EndedRun>, usize) {
+) -> (Record, Vec<CompletedRun>, usize) {
     let mut listed = Listed::default();
     let unreadable = super::read_rows(rows, Endpoint::Jobs, observer, |row| {
         let (key, run) = parse_row(row, context.now)?;
@@ -211,13 +211,13 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         None if row.is_structured(&["status"]) => JobStatus::Unknown,
         None if start.value.is_none() && end.value.is_none() => JobStatusWord::NotFinished.resolve(false),
         None => {
-            row.invalid(&["status"], "no status of a run with times");
+            row.invalid(&["status"], "no status, although the run has times");
             JobStatus::Unknown
         }
     };
     let has_time = |names| row.text(names).is_some_and(|text| domain::timestamp(&text) != Ok(None));
     let has_times = has_time(START) || has_time(END);
-    // A run that had no objects, or that failed before it had times, ended when its row was last modified.
+    // A run without objects, or one that failed before any times were recorded, ended when its row was last modified.
     let may_lack_end = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
     let undated_end = modified.valid.filter(|_| may_lack_end && !has_times);
     let failed = row.count(&["failedCount"]);
@@ -229,8 +229,8 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         .and_then(domain::parse_id)
         .filter(|_| is_reported)
         .map(Box::from);
-    // The reported time is used, because a time ahead of the exporter's clock is capped at a different time in each
-    // poll.
+    // The key contains the reported time, because a time ahead of the exporter's clock is capped at the current time,
+    // which differs in each poll.
     let reported_end = end.value.or(undated_end.and(modified.value));
     let key = RunKey::new(id.as_deref(), start.value, reported_end);
     let start_or_modified = start.valid.or(modified.valid.filter(|_| !has_times));
@@ -317,8 +317,8 @@ struct ReportedTime {
 }
 
 impl ReportedTime {
-    /// Parses a time. If it is in the future by no more than the tolerance for clock skew, it is replaced by the
-    /// current time; otherwise, it is counted as invalid.
+    /// Parses a time. A time in the future is replaced by the current time if it is within the tolerance for clock
+    /// skew, and is counted as invalid otherwise.
     fn parse(row: &Row<'_>, names: Names, now: Timestamp) -> Self {
         let value = row.timestamp(names);
         let valid = value.and_then(|at| super::not_in_future(row, names, at, now));

@@ -29,7 +29,8 @@ pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 pub(super) struct Subscriptions {
     /// Ids of the tenants, if the API version returns them with the subscriptions.
     tenants: BTreeSet<TenantId>,
-    /// Whether the API version returns tenants with the subscriptions, so that an empty list means no tenants.
+    /// Whether the API version returns tenants with the subscriptions. If so, an empty list means that there are no
+    /// tenants.
     #[serde(default)]
     lists_tenants: bool,
     products: Vec<Product>,

@@ -168,7 +168,7 @@ where
     Request: Future<Output = TenantResult<R>>,
 {
     let mut tenants = context.tenants(customer);
-    let mut problem = (!context.names_all_tenants(customer)).then_some("the customer list does not name all tenants");
+    let mut problem = (!context.has_all_tenant_ids(customer)).then_some("the customer list lacks some tenant ids");
     if tenants.len() > MAX_POLLED_TENANTS {
         api.observer().decode_error(endpoint, "tenants", TOO_MANY_TENANTS);
         problem = Some(TOO_MANY_TENANTS);

@@ -190,7 +190,7 @@ async fn fetch_signs(api: &Api, customer: &CustomerId, tenant: &TenantId) -> Res
     for json in &rows {
         let row = Row::read(json, endpoint, api.observer().as_ref());
         let parsed = row.and_then(|row| Signs::parse(&row));
-        signs.merge_worse(parsed.ok_or_else(|| Error::Decode("about signs of ransomware").at(endpoint))?);
+        signs.merge_worse(parsed.ok_or_else(|| Error::Decode("an object with ransomware signs").at(endpoint))?);
     }
     Ok(signs)
 }

@@ -133,8 +133,8 @@ pub(super) trait Held: Clone {
     fn held(&mut self) -> &mut bool;
 }
 
-/// Returns the valid rows of a response, and the previous rows that are missing from the response, marked as held. The
-/// invalid row may be the new version of any of these previous rows.
+/// Returns the valid rows of a response and, marked as held, the previous rows that are missing from the response. Any
+/// of these previous rows may be missing because its new version is invalid.
 pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
     let present: BTreeSet<K> = partial.iter().map(&key).collect();
     let missing = previous.iter().filter(|row| !present.contains(&key(row))).cloned();

@@ -128,7 +128,7 @@ impl<'a> Cells<'a> {
             customer => customer,
         };
         if pattern.is_empty() {
-            return Err("names no customer; expected an id or a glob over the organization".to_owned());
+            return Err("does not name a customer; expected an id or a glob that matches the organization".to_owned());
         }
         let attributes = Attributes::NAMES.try_map(|name| {
             let text = self.attributes.get(name).copied().unwrap_or_default();
@@ -151,7 +151,7 @@ fn parse_value(text: &str) -> Result<Option<Box<str>>, String> {
         return Err(format!("is longer than {MAX_VALUE_CHARS} characters"));
     }
     if text.contains(is_misleading) {
-        return Err(format!("{text:?} has a control character"));
+        return Err(format!("{text:?} contains a control character"));
     }
     Ok((!text.is_empty()).then(|| text.into()))
 }
@@ -226,7 +226,7 @@ impl Rows {
         if text.matches('"').count() % 2 == 1 {
             let at = text.rfind('"').unwrap_or_default();
             let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
-            self.report(|| format!("{file}:{line}: has a quotation mark that is not closed"));
+            self.report(|| format!("{file}:{line}: has an unclosed quotation mark"));
         }
         if columns.is_empty() {
             self.report(|| format!("{file}:1: has no header; expected one such as customer,tier,region,team"));
@@ -264,7 +264,7 @@ fn read_header(header: &csv::StringRecord) -> Result<Vec<&'static str>, String> 
     }
     if !has("customer") && !has("id") && !has("organization") {
         return Err(
-            "lacks a column for the customer; expected customer, with an id or a glob over the organization".to_owned(),
+            "lacks a customer column; expected customer, with an id or a glob that matches the organization".to_owned(),
         );
     }
     if !Attributes::NAMES.iter().any(|name| columns.contains(name)) {
@@ -286,7 +286,7 @@ fn read_row<'a>(record: &'a csv::StringRecord, columns: &[&str]) -> Result<Cells
     let cell = |count: usize| counted(count, "cell", "cells");
     if record.len() != columns.len() {
         return Err(format!(
-            "has {}; expected {}, like the header",
+            "has {}; expected {}, as in the header",
             cell(record.len()),
             cell(columns.len())
         ));
@@ -294,7 +294,9 @@ fn read_row<'a>(record: &'a csv::StringRecord, columns: &[&str]) -> Result<Cells
     let mut cells = Cells::default();
     for (column, text) in columns.iter().zip(record) {
         if text.contains(['\n', '\r']) {
-            return Err(format!("{column}: has a line break; is a quotation mark not closed?"));
+            return Err(format!(
+                "{column}: has a line break; is there an unclosed quotation mark?"
+            ));
         }
         cells.set(column, text);
     }
@@ -329,10 +331,7 @@ mod tests {
     #[test]
     fn truncated_file_is_rejected() {
         let error = read("a.csv", "customer,tier\nContoso*,gold\nFabrikam*,\"sil").unwrap_err();
-        assert!(
-            error.ends_with("a.csv:3: has a quotation mark that is not closed"),
-            "{error}"
-        );
+        assert!(error.ends_with("a.csv:3: has an unclosed quotation mark"), "{error}");
     }
 
     #[test]
@@ -381,9 +380,9 @@ mod tests {
                 "customer,tier\n\n\n,gold\nContoso,gold,extra\n\"a\n[b\",x\n[c,x\nd,ok\n"
             )
             .unwrap_err(),
-            "a.csv:4: names no customer; expected an id or a glob over the organization; \
-             a.csv:5: has 3 cells; expected 2 cells, like the header; \
-             a.csv:6: customer: has a line break; is a quotation mark not closed?; \
+            "a.csv:4: does not name a customer; expected an id or a glob that matches the organization; \
+             a.csv:5: has 3 cells; expected 2 cells, as in the header; \
+             a.csv:6: customer: has a line break; is there an unclosed quotation mark?; \
              a.csv:8: \"[c\" is not a glob (unclosed character class; missing ']'); expected a name, in which * matches anything"
         );
         assert_eq!(
@@ -393,7 +392,7 @@ mod tests {
             )
             .unwrap_err(),
             "a.yml:2: unknown key \"[1].teer\"; did you mean \"tier\"?; \
-             a.yml:3: [2]: names no customer; expected an id or a glob over the organization; \
+             a.yml:3: [2]: does not name a customer; expected an id or a glob that matches the organization; \
              a.yml:4: [3]: text is not a mapping; expected customer, id, organization, country, tier, region, team, modules"
         );
         let long = "x".repeat(MAX_VALUE_CHARS + 1);
@@ -426,7 +425,7 @@ mod tests {
             ),
             (
                 "tier,team",
-                "lacks a column for the customer; expected customer, with an id or a glob over the organization",
+                "lacks a customer column; expected customer, with an id or a glob that matches the organization",
             ),
             (
                 "customer,modules",

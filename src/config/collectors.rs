@@ -83,7 +83,7 @@ impl Jobs {
 pub struct Licenses {
     /// Products to collect; all if empty.
     pub services: Vec<Pattern>,
-    /// Products that count as backup licences in alerts and overviews.
+    /// Products that count as backup licences in alerts and dashboards.
     pub backup_services: Vec<Pattern>,
 }
 
@@ -114,7 +114,10 @@ pub(super) fn read_consent_products(layers: &Layers) -> Result<Vec<String>, Erro
             }
         }
         if products.is_empty() || products.len() > MAX_CONSENT_PRODUCTS {
-            return Err(field.invalid(format!("expected 1 to {MAX_CONSENT_PRODUCTS} products")));
+            return Err(field.invalid(format!(
+                "has {} products; expected 1 to {MAX_CONSENT_PRODUCTS}",
+                products.len()
+            )));
         }
         Ok(products)
     })
@@ -125,7 +128,7 @@ fn read_numbers(field: &Field<'_>, number_of: fn(&str) -> Option<u16>, kind: &st
     let mut numbers = Vec::new();
     for item in field.items()? {
         let number = number_of(item.text()?)
-            .ok_or_else(|| item.invalid(format!("is not a {kind}; expected a {kind} name or number of the API")))?;
+            .ok_or_else(|| item.invalid(format!("is not a {kind}; expected the name or number of a {kind}")))?;
         if !numbers.contains(&number) {
             numbers.push(number);
         }
@@ -185,7 +188,7 @@ mod tests {
         assert_eq!(config.jobs.job_modules, [303, 302]);
         assert_eq!(
             message(from_file("collectors: {jobs: {job_types: [7, Post]}}")),
-            "elements.yml:1: collectors.jobs.job_types[1]: \"Post\" is not a service; expected a service name or number of the API"
+            "elements.yml:1: collectors.jobs.job_types[1]: \"Post\" is not a service; expected the name or number of a service"
         );
     }
 }

@@ -97,7 +97,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.version",
         KeyDefault::Value("auto"),
         ValueFormat::Choice(&["v1", "v3", "auto"]),
-        "API version; `auto` selects v3 if the registration has the v3 customers permission, otherwise v1.",
+        "API version; `auto` selects v3 if the registration has the v3 permission for customers, otherwise v1.",
     ),
     key(
         "api.environment",
@@ -107,13 +107,13 @@ const BEFORE_COLLECTORS: &[Key] = &[
     ),
     key(
         "api.base_url",
-        KeyDefault::Described("by environment"),
+        KeyDefault::Described("depends on `api.environment`"),
         ValueFormat::Text("an `https` URL, or plain `http` to a loopback address"),
         "URL of the API, or of one of its data centres.",
     ),
     key(
         "api.token_url",
-        KeyDefault::Described("by environment"),
+        KeyDefault::Described("depends on `api.environment`"),
         ValueFormat::Text("an `https` URL, or plain `http` to a loopback address"),
         "URL of the token endpoint.",
     ),
@@ -202,21 +202,21 @@ const BEFORE_COLLECTORS: &[Key] = &[
     ),
     list(
         "customers.include",
-        KeyDefault::Described("everything"),
-        "a list of customer ids, or globs over the organization's name",
+        KeyDefault::Described("all"),
+        "a list of customer ids, or of globs that match the organization's name",
         "Customers to monitor.",
     ),
     list(
         "customers.exclude",
-        KeyDefault::Described("nothing"),
-        "a list of customer ids, or globs over the organization's name",
+        NONE,
+        "a list of customer ids, or of globs that match the organization's name",
         "Customers to omit; takes precedence over `customers.include`.",
     ),
     key(
         "customers.attributes_file",
         NONE,
         ValueFormat::Text("the path of a CSV or YAML file"),
-        "File that assigns a tier, a region and a team to customers, as labels for alerts and overviews; reread when it changes.",
+        "File that assigns a tier, a region and a team to customers, as labels for alerts and dashboards; reread when it changes.",
     ),
 ];
 
@@ -243,7 +243,7 @@ const AFTER_COLLECTORS: &[Key] = &[
         "collectors.licenses.backup_services",
         KeyDefault::Value(DEFAULT_BACKUP_SERVICES),
         "a list of names or globs",
-        "Products that count as backup licences in alerts and overviews: `backup=\"true\"` on `elements_license_info`.",
+        "Products that count as backup licences in alerts and dashboards: `backup=\"true\"` on `elements_license_info`.",
     ),
     list(
         "collectors.app_consent.products",
@@ -281,8 +281,8 @@ const AFTER_COLLECTORS: &[Key] = &[
     ),
     list(
         "metrics.exclude",
-        KeyDefault::Described("nothing"),
-        "a list of globs over metric names",
+        NONE,
+        "a list of globs that match metric names",
         "Metrics to omit from `/metrics`, `once` and the series count.",
     ),
     key(
@@ -296,7 +296,7 @@ const AFTER_COLLECTORS: &[Key] = &[
         NONE,
         ValueFormat::Integer(1, None),
         "Maximum number of series; new series beyond it are rejected and counted. \
-         Lowering it in a reload does not remove existing series.",
+         Lowering the limit with a reload does not remove existing series.",
     ),
     key(
         "events.runs",
@@ -317,26 +317,26 @@ pub const OVERRIDE_KEYS: &[Key] = &[
     key(
         "customer",
         EVERY,
-        ValueFormat::Text("a customer id, or a glob over the organization's name"),
+        ValueFormat::Text("a customer id, or a glob that matches the organization's name"),
         "Customers that the entry applies to.",
     ),
     key(
         "tier",
         EVERY,
-        ValueFormat::Text("a value of `customers.attributes_file`, or a glob over it"),
+        ValueFormat::Text("a value of `customers.attributes_file`, or a glob that matches it"),
         "Tiers of customers that the entry applies to.",
     ),
     key(
         "region",
         EVERY,
-        ValueFormat::Text("a value of `customers.attributes_file`, or a glob over it"),
+        ValueFormat::Text("a value of `customers.attributes_file`, or a glob that matches it"),
         "Regions of customers that the entry applies to.",
     ),
     key(
         "team",
         EVERY,
-        ValueFormat::Text("a value of `customers.attributes_file`, or a glob over it"),
-        "Teams that the entry applies to.",
+        ValueFormat::Text("a value of `customers.attributes_file`, or a glob that matches it"),
+        "Teams of customers that the entry applies to.",
     ),
     key(
         "service",
@@ -365,8 +365,8 @@ pub const OVERRIDE_KEYS: &[Key] = &[
     key(
         "until",
         KeyDefault::Described("no end"),
-        ValueFormat::Date("the last day such as 2027-01-31, in UTC, or a timestamp"),
-        "End of the entry; after it, the entry does not apply.",
+        ValueFormat::Date("the last day in UTC, such as 2027-01-31, or a timestamp"),
+        "End of the entry, after which it no longer applies.",
     ),
     key(
         "reason",
@@ -376,7 +376,7 @@ pub const OVERRIDE_KEYS: &[Key] = &[
     ),
 ];
 
-const EVERY: KeyDefault = KeyDefault::Described("every");
+const EVERY: KeyDefault = KeyDefault::Described("all");
 
 const fn key(path: &'static str, default: KeyDefault, format: ValueFormat, description: &'static str) -> Key {
     Key {

@@ -60,7 +60,7 @@ impl Layers {
     /// Returns the value of a key; `None` if it is not set and has no default.
     pub(super) fn get(&self, path: &str) -> Option<Field<'_>> {
         let key = keys::find(path);
-        debug_assert!(key.is_some(), "{path} is in the table of keys");
+        debug_assert!(key.is_some(), "{path} must be in the table of keys");
         let key = key?;
         let field = Field::root(&self.merged).at(path)?;
         Some(if key.secret { field.secret() } else { field })
@@ -180,7 +180,7 @@ fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Erro
     };
     match parse_variable(name, text) {
         Ok(list) if matches!(list.kind, ValueKind::Array(_)) => Ok(list),
-        Ok(_) => Err(invalid_list("more than a list")),
+        Ok(_) => Err(invalid_list("there is text after the list")),
         Err(Error::Document { problem, .. }) => Err(invalid_list(&problem)),
         Err(error) => Err(error),
     }

@@ -48,7 +48,7 @@ fn read_reason(field: &Field<'_>) -> Result<Arc<str>, Error> {
         return Err(field.invalid(format!("is too long; expected at most {MAX_REASON_CHARS} characters")));
     }
     if text.contains(is_misleading) {
-        return Err(field.invalid("has a control character; expected one line of text"));
+        return Err(field.invalid("contains a control character; expected one line of text"));
     }
     Ok(text.into())
 }
@@ -168,7 +168,7 @@ rpo:
             ),
             (
                 "[{rpo: none, reason: \"a\\tb\"}]",
-                "rpo.overrides[0].reason: \"a\\tb\" has a control character; expected one line of text",
+                "rpo.overrides[0].reason: \"a\\tb\" contains a control character; expected one line of text",
             ),
             (
                 "[none]",

@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(tier(&table, ID, ""), Some("gold"));
         assert_eq!(tier(&table, "x", "contoso [eu]"), Some("iron"));
         assert_eq!(tier(&table, "x", "Fabrikam"), Some("rest"));
-        assert_eq!(tier(&table, "x", " "), None, "an unknown name");
+        assert_eq!(tier(&table, "x", " "), None, "an unknown name must match nothing");
         assert_eq!(table.len(), 6);
     }
 
@@ -240,7 +240,11 @@ mod tests {
         ]);
         assert_eq!(tier(&table, "x", " CAF\u{c9} du nord "), Some("gold"));
         assert_eq!(tier(&table, "x", "Müller & Söhne"), Some("silver"));
-        assert_eq!(tier(&table, "x", "CONTOSO [EU]"), Some("iron"), "as it is written");
+        assert_eq!(
+            tier(&table, "x", "CONTOSO [EU]"),
+            Some("iron"),
+            "a glob must match its own text"
+        );
         assert_eq!(tier(&table, "cafe", "Cafe"), None);
     }
 

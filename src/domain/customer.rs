@@ -35,7 +35,7 @@ pub struct CustomerId {
 
 /// Error for a string that is not a valid customer id. See [`parse_id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the id of a customer")]
+#[error("not a valid customer id")]
 pub struct InvalidCustomerId;
 
 impl CustomerId {

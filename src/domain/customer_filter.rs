@@ -2,7 +2,7 @@
 
 use super::{CustomerId, Pattern, Purpose, Shard, looks_like_id};
 
-/// A filter of customers by id, name and shard.
+/// A filter that selects customers by id, name and shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CustomerFilter {
     /// Customers to monitor; all if empty.

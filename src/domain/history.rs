@@ -122,8 +122,8 @@ impl History {
         HistoryUpdate { duplicates, ended }
     }
 
-    /// Corrects assumed times of failures that are in the future, because the clock was ahead when they were assumed.
-    /// Otherwise, such a failure would count even after a later restore point.
+    /// Corrects the assumed time of a failure if the time is in the future because the clock was ahead when it was
+    /// assumed. Otherwise, such a failure would count even after a later restore point.
     pub fn clamp(&mut self, now: Timestamp) {
         // A failure after a restore point stays after that restore point, even if the clock is wrong now.
         let after_restore_point = self.last_restore_point().map(|at| at.plus(Duration::from_secs(1)));
@@ -137,9 +137,9 @@ impl History {
         }
     }
 
-    /// Returns the key of a failure that has neither an id nor times, and is the only row in the list. It counts as a
-    /// new failure if a restore point was created since the last such failure, and that failure was not in the previous
-    /// list.
+    /// Returns the key of a failure that has neither an id nor times, and is the only row in the list. The failure
+    /// counts as new if a restore point has been created since the last such failure, and if that failure was not in
+    /// the previous list.
     fn key_of_undated(&self, row: &Run) -> RunKey {
         let undated = self.recent.iter().filter(|run| run.is_undated());
         let Some(known) = undated.max_by_key(|run| run.rank) else {
@@ -217,7 +217,7 @@ impl History {
         Some(now.since(occurred_at) > after)
     }
 
-    /// Returns whether an objective applies in the listed state. None applies to a disabled module, or to an
+    /// Returns whether an objective applies in the listed state. No objective applies to a disabled module, or to an
     /// unconfigured module before its first run.
     pub fn expects_backups(&self) -> bool {
         match self.newest.as_ref().map(|run| run.status) {

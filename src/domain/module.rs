@@ -112,7 +112,7 @@ pub fn scan_of_service(service: &str) -> Option<&'static str> {
 }
 
 /// Returns the word for a service in API v1 paths; `None` for a service that API v1 does not support.
-pub fn first_generation_service(number: u16) -> Option<&'static str> {
+pub fn v1_service_word(number: u16) -> Option<&'static str> {
     match number {
         7 => Some("Microsoft 365"),
         11 => Some("Google Workspace"),
@@ -136,7 +136,7 @@ pub fn service_of_module(number: u16) -> Option<u16> {
 }
 
 /// Returns the word for a module in API v1 paths, which is its name. The module `None` has no word.
-pub fn first_generation_module(number: u16) -> Option<&'static str> {
+pub fn v1_module_word(number: u16) -> Option<&'static str> {
     (number != 0).then(|| MODULES.name(number)).flatten()
 }
 

@@ -10,7 +10,7 @@ use super::time::Timestamp;
 /// The default objective: one day, plus two hours in case a backup takes longer than on the previous day.
 pub const DEFAULT_RPO: Duration = Duration::from_secs(26 * 60 * 60);
 
-/// Default age of the newest run above which a module is abandoned. It is longer than the interval of common schedules.
+/// A module is abandoned if its newest run is older than this, by default. Common schedules have shorter intervals.
 pub const DEFAULT_ABANDONED_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Name of a customer's module or backup scope, by which its objective is selected.
@@ -37,7 +37,7 @@ pub struct Objectives {
     pub default: Duration,
     /// Overrides. The first one that matches applies.
     pub overrides: Vec<Override>,
-    /// Age of the newest run above which a module is abandoned.
+    /// Maximum age of a module's newest run. If the run is older, the module is abandoned.
     pub abandoned_after: Duration,
 }
 

@@ -11,7 +11,7 @@ pub const DEFAULT_BACKUP_SERVICES: &str = "Cloud Backup *";
 /// Prefix of the names for numbers that are missing from the reference, as in `unknown_399`.
 const UNKNOWN_NUMBER: &str = "unknown_";
 
-/// An invalid glob.
+/// Error for an invalid glob.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidPattern(globset::ErrorKind);
@@ -193,7 +193,10 @@ mod tests {
         assert!(pattern(id).matches_customer(&id.to_lowercase(), "Contoso"));
         assert!(pattern("Cont*").matches_customer(id, "Contoso"));
         assert!(!pattern("5F0C*").matches_customer(id, "Contoso"));
-        assert!(!pattern("*").matches_customer(id, " "), "an unknown name");
+        assert!(
+            !pattern("*").matches_customer(id, " "),
+            "an unknown name must match nothing"
+        );
         assert!(pattern(id).matches_customer(id, ""));
     }
 

@@ -100,7 +100,7 @@ impl Run {
         self.end.or(self.start).or(self.dated)
     }
 
-    /// Returns whether the row of the run has no times, so that the time of the first poll that returned it is used
+    /// Returns whether the row of the run has no times. If so, the time of the first poll that returned the row is used
     /// instead.
     pub(super) fn is_dated_by_first_poll(&self) -> bool {
         self.dated.is_some() && self.end.or(self.modified).or(self.start).is_none()

@@ -32,7 +32,7 @@ pub enum Purpose {
     Scrape,
 }
 
-/// Text that is not a valid shard.
+/// Error for text that is not a valid shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected I/N with N from 1 to {MAX_SHARDS} and I from 0 to N - 1, such as 0/3")]
 pub struct InvalidShard;

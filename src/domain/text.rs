@@ -51,7 +51,7 @@ const MAX_LOGGED_CHARS: usize = 60;
 /// Makes text safe to log: truncates it, and replaces control characters, bidirectional characters and email addresses.
 pub fn log_safe(text: &str) -> String {
     if text.contains('@') {
-        return "(an address)".to_owned();
+        return "(email address)".to_owned();
     }
     text.chars().take(MAX_LOGGED_CHARS).map(replace_misleading).collect()
 }
@@ -101,7 +101,7 @@ mod tests {
     fn logged_text_is_short_safe_and_without_addresses() {
         assert_eq!(log_safe("Loop Backup"), "Loop Backup");
         assert_eq!(log_safe("\u{202e}evil\nx\0"), "\u{fffd}evil\u{fffd}x\u{fffd}");
-        assert_eq!(log_safe("bob@corp.example"), "(an address)");
+        assert_eq!(log_safe("bob@corp.example"), "(email address)");
         assert_eq!(log_safe(&"é".repeat(1000)).chars().count(), MAX_LOGGED_CHARS);
     }
 

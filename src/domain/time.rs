@@ -112,8 +112,8 @@ pub enum DailyScan {
 /// value is absent.
 ///
 /// The API returns times such as `12-31-2026T12:00:00Z` as the end of licences, probably because it formats midnight
-/// with a 12-hour clock. They are parsed as noon anyway, which is on the same day in nearly every time zone, and at
-/// most half a day wrong.
+/// with a 12-hour clock. They are still parsed as noon, which is on the same day in nearly every time zone and is off
+/// by at most half a day.
 ///
 /// # Errors
 ///

@@ -3,13 +3,13 @@
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A value that goes up and down.
+    /// A value that can go up and down.
     Gauge,
-    /// A value that only grows while the process runs; the metric's name ends in `_total`.
+    /// A value that only increases while the process runs; the metric's name ends in `_total`.
     Counter,
     /// Always 1, with the information in labels; the metric's name ends in `_info`.
     Info,
-    /// Numbers of observations in buckets.
+    /// Counts of observations in buckets.
     Histogram,
 }
 
@@ -30,7 +30,8 @@ impl Kind {
 pub enum Lifetime {
     /// The value describes the present, so the series expires.
     Now,
-    /// The value stays true, as does the time of an event. The series is served until its customer is removed.
+    /// The value remains true, for example because it is the time of an event. The series is served until its customer
+    /// is removed.
     Dated,
 }
 
@@ -74,7 +75,7 @@ impl Metric {
         }
     }
 
-    /// Returns a gauge with a Unix time. Such a value stays true, so its series do not expire.
+    /// Returns a gauge with a Unix time. Such a value remains true, so its series do not expire.
     #[must_use]
     pub const fn timestamp(name: &'static str, help: &'static str) -> Self {
         Self::gauge(name, help).dated()

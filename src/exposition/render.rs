@@ -353,7 +353,7 @@ const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 /// Appends a value as the shortest decimal that parses to the same double. There is a fast path for integers, because
 /// nearly all values are integers.
 fn write_value(text: &mut Vec<u8>, value: f64) {
-    #[expect(clippy::cast_possible_truncation, reason = "used only if it is the same number")]
+    #[expect(clippy::cast_possible_truncation, reason = "used only if the conversion is exact")]
     let whole = value as i64;
     if whole as f64 == value && value.abs() < EXACT_INTEGERS {
         text.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());

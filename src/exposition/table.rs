@@ -45,7 +45,7 @@ pub const fn gauge<R>(name: &'static str, help: &'static str, value: fn(&R) -> O
     column(Metric::gauge(name, help), value)
 }
 
-/// Returns a gauge with a Unix time. Such a value stays true when polls fail.
+/// Returns a gauge with a Unix time. Such a value remains true while polls fail.
 pub const fn timestamp<R>(name: &'static str, help: &'static str, value: fn(&R) -> Option<f64>) -> Column<R> {
     column(Metric::timestamp(name, help), value)
 }
@@ -265,8 +265,8 @@ impl TableBuilder {
 
     /// Ends a row whose labels have been written, and adds its values.
     fn end_row(&mut self, values: impl Iterator<Item = Option<f64>>) {
-        // The size of responses is limited, so the label text is far smaller than 4 GiB. A row beyond that is dropped,
-        // because its labels would be wrong.
+        // The size of responses is limited, so the label text is far smaller than 4 GiB. A row beyond that limit is
+        // dropped, because its labels would be wrong.
         let Ok(end) = u32::try_from(self.labels.len()) else {
             self.labels
                 .truncate(self.ends.last().copied().unwrap_or_default() as usize);

@@ -41,8 +41,8 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 /// whole page discards text that the reader is typing.
 const REFRESH_SECONDS: u32 = 60;
 
-/// Text that the script shows when the exporter does not respond.
-const CONNECTION_LOST: &str = "The exporter does not respond. This page shows the last data received.";
+/// Text that the script shows when the exporter is not responding.
+const CONNECTION_LOST: &str = "The exporter is not responding. This page shows the last data received.";
 
 /// Content security policy. It allows the page's style and script by their hashes, and requests to the exporter.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
@@ -60,7 +60,7 @@ fn hash(text: &str) -> String {
     format!("'sha256-{}'", BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }
 
-/// Position of a page relative to the root of all pages. Links are relative, so that they work behind any proxy.
+/// Position of a page relative to the root of the status pages. Links are relative, so that they work behind any proxy.
 #[derive(Clone, Copy)]
 enum Depth {
     Root,
@@ -100,7 +100,7 @@ struct Frame<'a> {
     site: &'a super::Site,
     title: &'a str,
     depth: Depth,
-    /// Whether the page reloads itself.
+    /// Whether the page refreshes automatically.
     is_live: bool,
 }
 
@@ -131,7 +131,7 @@ impl<'a> Frame<'a> {
                     }
                 }
                 body {
-                    a.skip href="#content" { "Skip to the content" }
+                    a.skip href="#content" { "Skip to content" }
                     header {
                         div {
                             h1 { a href=(root) { "elements_exporter" } }
@@ -187,7 +187,7 @@ fn as_of(at: Timestamp) -> Markup {
     html! { "As of " time #as-of data-live { (words::in_utc(at, "%Y-%m-%d %H:%M:%S UTC")) } "." }
 }
 
-/// Returns the links that pause and resume the reloads of a page.
+/// Returns the link that pauses or resumes the automatic refresh of a page.
 fn pause(is_live: bool, live: &str, paused: &str) -> Markup {
     html! {
         @if is_live { "Refreshes automatically; " a href=(paused) { "pause" } "." }

@@ -1,4 +1,4 @@
-//! Serves connections, limits their number and the time to receive a request, and drains them at shutdown.
+//! Serves connections, limits their number and the time that a request may take to arrive, and drains them at shutdown.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -31,7 +31,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// the kernel.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Maximum time for which a client may stop reading its response. Meanwhile, it still occupies one of
+/// Maximum time for which a client may stop reading its response. During this time, the client occupies one of
 /// [`MAX_CONNECTIONS`]. Slow clients that read continuously are not affected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 

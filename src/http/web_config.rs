@@ -8,7 +8,7 @@
 //! | `tls_server_config.client_ca_file`, or `.client_ca` | authorities that may sign client certificates |
 //! | `tls_server_config.client_allowed_sans` | allowed names; a client certificate must contain at least one |
 //! | `tls_server_config.min_version`, `.max_version` | `TLS12` or `TLS13` |
-//! | `tls_server_config.cipher_suites`, `.curve_preferences`, `.prefer_server_cipher_suites` | as in the toolkit, limited to what is implemented here |
+//! | `tls_server_config.cipher_suites`, `.curve_preferences`, `.prefer_server_cipher_suites` | as in the toolkit, but only the values that this implementation supports |
 //! | `http_server_config.http2` | accepted but ignored: the exporter always serves HTTP/1.1, which every scraper supports |
 //! | `http_server_config.headers` | headers for every response; only those in the toolkit's list |
 //! | `basic_auth_users` | names and bcrypt hashes of users |

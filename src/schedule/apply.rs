@@ -85,7 +85,7 @@ impl Scheduler {
         if let Some(limit) = self.config.series_limit.filter(|limit| series > *limit) {
             warn!(
                 series,
-                limit, "series exceed metrics.series_limit; keeping existing series, rejecting new ones"
+                limit, "series exceed metrics.series_limit; keeping existing series and rejecting new ones"
             );
         }
         let is_same_api = Arc::ptr_eq(&before.client, &self.config.client);

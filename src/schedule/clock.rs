@@ -1,7 +1,7 @@
 //! The scheduler's clocks: a monotonic clock for due times, and the wall clock for data.
 //!
 //! The wall clock steps when it is set, and the monotonic clock stops while the machine sleeps. A change in the
-//! difference between the clocks reveals both events.
+//! difference between the clocks reveals either event.
 
 use std::time::{Duration, Instant, SystemTime};
 

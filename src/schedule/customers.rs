@@ -40,7 +40,7 @@ impl CustomerListState {
         }
     }
 
-    /// Lets the customer bring the list forward again.
+    /// Allows the list to be brought forward for the customer again.
     pub(super) fn end_verification(&mut self, target: &Target) {
         if let Target::Customer(id) = target {
             self.verified.remove(id);
@@ -128,9 +128,10 @@ impl Scheduler {
         self.store.add_target(CollectorId::CUSTOMERS, &due.target);
     }
 
-    /// Brings the customer list forward, once per customer, after repeated failures to fetch its data, the last with
-    /// status 404. The customer has probably been removed. The list that confirms this follows after an interval, so that
-    /// a brief fault does not remove the customer; without the first list, its data would be stale by then.
+    /// Brings the customer list forward after repeated failures to fetch a customer's data, the last with status 404.
+    /// Does so only once per customer. The customer has probably been removed, but the second list that confirms the
+    /// removal follows only after an interval, so that a brief fault does not remove the customer. Without the early
+    /// first list, the customer's data would be stale by then.
     pub(super) fn verify_listed(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
@@ -226,7 +227,7 @@ impl Scheduler {
         }
     }
 
-    /// Stops polling customers.
+    /// Stops polling the given customers.
     pub(super) fn remove_customers(&mut self, removed: &[CustomerId]) {
         for id in removed {
             self.customer_list.verified.remove(id);

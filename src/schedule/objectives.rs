@@ -19,7 +19,7 @@ impl Scheduler {
         };
         info!(
             until = until.to_calendar().map(tracing::field::display),
-            "an entry in rpo.overrides has ended"
+            "entry in rpo.overrides has ended"
         );
         self.store
             .render_anew(&self.store.customers(), &self.config.settings, now);

@@ -11,7 +11,7 @@ use crate::domain::CustomerId;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Polled collectors: the customer list and three resources of each customer, at their default intervals.
+/// The collectors that are polled: the customer list and three resources of each customer, at their default intervals.
 const COLLECTORS: [(Endpoint, u64); 4] = [
     (Endpoint::Customers, 900),
     (Endpoint::Jobs, 300),

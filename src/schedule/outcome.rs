@@ -181,9 +181,9 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether a failed poll is repeated early. Polls that fail for lack of a token may be repeated, because
-    /// they send no request. So may polls of the customer list, which detect the end of an outage. Other polls are
-    /// repeated only while the retry budget lasts.
+    /// Returns whether a failed poll is repeated early. Polls that fail because there is no token may be repeated,
+    /// because they send no request. So may polls of the customer list, which detect the end of an outage. Other polls
+    /// are repeated only while the retry budget lasts.
     pub(super) fn may_repeat(&self, due: &Due, error: &PollError) -> bool {
         if error.is_forbidden() {
             return false;

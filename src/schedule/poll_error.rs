@@ -35,7 +35,7 @@ pub enum PollError {
     Panicked,
 }
 
-/// Values of [`PollError::reason`] besides [`api::REASONS`].
+/// Values of [`PollError::reason`] in addition to [`api::REASONS`].
 pub const REASONS: &[&str] = &["shrunk", "series_limit", "deadline", "panicked"];
 
 /// Returns all values of [`PollError::reason`]. Their counters start at zero.
@@ -91,7 +91,7 @@ impl PollError {
         }
     }
 
-    /// Returns the missing permission, if the poll failed for lack of it.
+    /// Returns the missing permission, if that is why the poll failed.
     pub(super) fn missing_permission(&self) -> Option<&'static str> {
         match self.api() {
             Some(Error::NotPermitted(scope)) => Some(scope),

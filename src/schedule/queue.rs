@@ -199,7 +199,8 @@ impl Queue {
         queue.in_progress.retain(|target, _| keep(target));
     }
 
-    /// Makes a waiting target due earlier, never later. This has no effect on a target that is being polled.
+    /// Makes a waiting target due at `at`, unless it is due earlier. This has no effect on a target that is being
+    /// polled.
     pub(super) fn bring_forward(&mut self, collector: CollectorId, target: &Target, at: MonotonicTime) {
         let queue = self.collectors.get_mut(collector);
         if let Some((due, urgency)) = queue.due.get(target).copied()
@@ -366,7 +367,7 @@ impl CollectorQueue {
 
     /// Returns the earliest due time of the waiting targets after `now`.
     fn first_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
-        // The smallest key after now, because times have nanosecond resolution.
+        // This is the smallest key after `now`, because times have nanosecond resolution.
         let later = (now.saturating_add(MonotonicTime::from_nanos(1)), Target::Partner);
         let firsts = self.waiting.iter();
         let firsts = firsts.filter_map(|(_, waiting)| waiting.range(&later..).next());
@@ -404,7 +405,7 @@ pub(super) fn next_time(
     interval: Duration,
     random: f64,
 ) -> (MonotonicTime, u32) {
-    // Spreads targets with the same interval without changing the mean interval.
+    // The jitter spreads targets with the same interval, without changing the mean interval.
     const JITTER: f64 = 0.05;
     let jittered = interval.mul_f64(1.0 + JITTER * (2.0 * random - 1.0));
     let next = since.saturating_add(jittered);
@@ -419,7 +420,7 @@ pub(super) fn next_time(
 
 /// Returns the time of the next attempt after `failures` consecutive failures. The delay grows up to the interval.
 fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64) -> MonotonicTime {
-    // Long enough for a host to recover, and short enough for an operator who waits for the next result.
+    // This is long enough for a host to recover, and short enough for an operator who is waiting for the next result.
     const FIRST: Duration = Duration::from_secs(30);
     const SPREAD: f64 = 0.2;
     let factor = 2u32.saturating_pow(failures.saturating_sub(1).min(16));
@@ -449,7 +450,7 @@ pub(super) fn failed_time(
 /// Returns the time of the next attempt after a rejection by the circuit breaker: after the next probe, but within one
 /// interval. Jitter keeps rejected polls from being retried together.
 fn rejected_time(now: MonotonicTime, wait: Duration, interval: Duration, random: f64) -> MonotonicTime {
-    // Equal to the first delay after a failure.
+    // This equals the first delay after a failure.
     const SPREAD: Duration = Duration::from_secs(30);
     let pause = wait.saturating_add(SPREAD.mul_f64(random));
     now.saturating_add(pause.min(interval))

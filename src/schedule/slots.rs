@@ -55,8 +55,8 @@ impl RunningPolls {
         }
     }
 
-    /// Returns whether a customer's running polls use as many slots as one customer may use. A few customers whose
-    /// polls hang must not delay the rest.
+    /// Returns whether a customer's running polls use all the slots that one customer may use. A few customers whose
+    /// polls hang must not delay the others.
     pub(super) fn is_at_customer_limit(&self, target: &Target, slots: usize) -> bool {
         let limit = (slots / CUSTOMERS_AT_ONCE).max(1);
         *target != Target::Partner && self.by_target.get(target).is_some_and(|running| *running >= limit)
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_uses_an_equal_part_while_others_wait() {
+    fn kind_uses_an_equal_share_while_others_wait() {
         let busy = || Kind {
             duration: 10,
             interval: 1,

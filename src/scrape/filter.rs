@@ -12,8 +12,8 @@ pub struct ScrapeFilter {
     pub parts: Option<BTreeSet<Part>>,
     /// Only these customers. The partner represents data that belongs to no customer.
     pub customers: Option<BTreeSet<Target>>,
-    /// Only customers of these shards. All shards belong to the same partition. The first shard also contains all data
-    /// that belongs to no customer.
+    /// Only the customers in these shards. All shards belong to the same partition. The first shard also contains all
+    /// data that belongs to no customer.
     pub shards: Option<BTreeSet<Shard>>,
 }
 

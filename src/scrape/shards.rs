@@ -34,7 +34,7 @@ impl Partition {
 }
 
 impl ShardCache {
-    /// Returns the customers in the store, divided into this many shards.
+    /// Returns the customers in the store, divided into `count` shards.
     pub(super) fn partition(&self, count: u32, store: &Store) -> Partition {
         let mut cached = lock(&self.0);
         let membership = store.membership();

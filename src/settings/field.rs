@@ -13,7 +13,8 @@ use super::Error;
 use crate::domain::{self, InvalidPattern, NumberedPattern, Pattern, Timestamp};
 use crate::secret::Secret;
 
-/// Maximum length of a value in an error, in characters: enough to recognize the value, and short enough for one line.
+/// Maximum length of a value in an error, in characters: long enough to recognize the value, and short enough for one
+/// line.
 const MAX_SHOWN_CHARS: usize = 80;
 
 /// Minimum duration for any key. An interval of zero would cause polls without a pause.
@@ -163,7 +164,7 @@ impl<'a> Field<'a> {
     /// Returns the trimmed text, or an error if it is empty.
     pub(crate) fn text(&self) -> Result<&'a str, Error> {
         match self.raw_text()?.trim() {
-            "" => Err(self.invalid("is empty; expected text, or remove the key")),
+            "" => Err(self.invalid("is empty; set a value, or remove the key")),
             text => Ok(text),
         }
     }
@@ -438,7 +439,7 @@ mod tests {
         assert_eq!(text("[x]").unwrap_err(), "a list is not text; expected one value");
         assert_eq!(
             text("' '").unwrap_err(),
-            "\" \" is empty; expected text, or remove the key"
+            "\" \" is empty; set a value, or remove the key"
         );
         assert_eq!(read("True", |field| field.boolean()), Ok(true));
         assert_eq!(
@@ -466,7 +467,7 @@ mod tests {
         );
         assert_eq!(
             secret("\"\\n\"").unwrap_err(),
-            "(hidden) is empty; expected text, or remove the key"
+            "(hidden) is empty; set a value, or remove the key"
         );
         let shown = read("hunter2", |field| field.clone().secret().boolean()).unwrap_err();
         assert_eq!(shown, "(hidden) is not a boolean; expected true or false");

@@ -62,7 +62,7 @@ fn without_secrets(request: &Request) -> serde_json::Value {
 
 fn advance(state: &mut State, call: &Call) -> ApiResponse {
     if state.clock == Clock::Wall {
-        return ApiResponse::error(StatusCode::CONFLICT, "the wall clock cannot be moved");
+        return ApiResponse::error(StatusCode::CONFLICT, "the wall clock cannot be advanced");
     }
     match call.parameter("seconds").and_then(|seconds| seconds.parse().ok()) {
         Some(seconds) => {
@@ -82,7 +82,7 @@ fn overview(state: &State, call: &Call) -> String {
         .map_or("ID", |customer| customer.id.as_str());
     let client = state.registration.client_id();
     format!(
-        r#"A simulated partner of the Elements API: {count} customers, API v1 and v3.
+        r#"Simulated Elements partner with {count} customers, API v1 and v3.
 
 Get a token (the demo's secret is demo-secret):
 
@@ -114,9 +114,9 @@ Endpoints of the simulator itself, without a token:
   curl {base}/-/faults -d '[{{"path": "*/jobs*", "kind": "throttle", "retry_after": "3", "times": 5}}]'
   curl -X DELETE {base}/-/faults
   curl {base}/-/scopes -d '["partner.customers.read.all"]'
-  curl -X POST "{base}/-/advance?seconds=3600"      (with a manual clock only)
+  curl -X POST "{base}/-/advance?seconds=3600"      (only with a manual clock)
 
-Kinds of faults: status delay hang hang_body drip truncate short_length reset wrong_body redirect throttle
+Fault kinds: status delay hang hang_body drip truncate short_length reset wrong_body redirect throttle
 gzip_bomb replace next_link extra_header ignore_paging total_count
 "#,
         count = state.world.customers.len(),

@@ -2,7 +2,7 @@
 //!
 //! The incidents form several independent sequences. The first sequence always has an incident, the second and third
 //! have pauses, and the others have an incident on some weekends. At any time, one to five customers per group are
-//! therefore affected, and more on weekends than on other days.
+//! therefore affected, with more on weekends than on other days.
 
 use std::collections::BTreeMap;
 
@@ -196,7 +196,7 @@ impl Lane {
     }
 }
 
-/// Postpones an end on a weekend to Monday's working hours.
+/// Postpones an end that falls on a weekend to working hours on Monday.
 fn resolved(at: i64, rng: &mut SeededRng) -> i64 {
     let working_hours = rng.seconds(8 * HOUR_U32, 14 * HOUR_U32);
     match weekday(at) {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn one_to_five_customers_of_a_group_miss_their_objective() {
+    fn one_to_five_customers_of_a_group_exceed_their_rpo() {
         for seed in 0..20 {
             let all = incidents(seed, SCENARIO_PERIOD, NOW, 0);
             let late_at = |at: i64| {

@@ -1,6 +1,6 @@
 //! A seeded random number generator with a stable sequence.
 
-/// SplitMix64, implemented here so that updates of dependencies cannot change the world of a seed.
+/// SplitMix64, implemented here so that a dependency update cannot change the world that a seed generates.
 #[derive(Clone, Debug)]
 pub(crate) struct SeededRng(u64);
 

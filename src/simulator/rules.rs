@@ -9,8 +9,8 @@ use super::{History, Settings};
 const MAX_RUNS_PER_MODULE: usize = 60;
 
 /// Approximate maximum number of runs in total, so that a world of ten thousand customers fits into a small machine's
-/// memory. It is enough for the full history of about 300 customers with eight modules. More customers have a shorter
-/// history.
+/// memory. It is enough for the full history of about 300 customers with eight modules. In larger worlds, the history
+/// is shorter.
 const MAX_RUNS: usize = 150_000;
 
 /// Typical number of modules per customer, for dividing [`MAX_RUNS`] among them.

@@ -50,11 +50,11 @@ pub struct Run {
     pub warning: u64,
     /// Size in the API's format, such as `5.01 GB`.
     pub backup_size: String,
-    /// Start as Unix time.
+    /// Start of the run, as Unix time.
     pub start: Option<i64>,
-    /// End as Unix time.
+    /// End of the run, as Unix time.
     pub end: Option<i64>,
-    /// Last modification as Unix time.
+    /// Time of the last modification, as Unix time.
     pub last_modified: Option<i64>,
     /// Fields that replace or extend the row's JSON.
     pub raw_fields: BTreeMap<String, Value>,
@@ -82,7 +82,7 @@ impl Run {
         Self::bare(status::NOT_STARTED)
     }
 
-    /// Returns the row of a module that was disabled at this Unix time.
+    /// Returns the row of a module that was disabled at the Unix time `since`.
     pub(crate) fn disabled(since: i64) -> Self {
         Self {
             last_modified: Some(since),

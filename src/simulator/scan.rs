@@ -22,9 +22,9 @@ pub struct ScanProfile {
     pub tenant_id: String,
     /// Domain of the scanned tenant.
     pub tenant_domain: String,
-    /// Creation as Unix time.
+    /// Time of creation, as Unix time.
     pub created: i64,
-    /// Last modification as Unix time.
+    /// Time of the last modification, as Unix time.
     pub modified: i64,
     /// Account used for the scan, if any.
     pub impersonation_account: Option<String>,

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn services_with_different_status_words_use_them() {
+    fn status_words_depend_on_the_service() {
         assert_eq!(status_word(7, 2), "Finished");
         assert_eq!(status_word(15, 2), "Successful");
         assert_eq!(status_word(7, 1), "In Progress");

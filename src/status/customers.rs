@@ -64,8 +64,9 @@ pub struct CustomerRow {
     pub outdated: usize,
     /// Whether the backup status is currently known.
     pub is_known: bool,
-    /// Time to which the backup status refers: the last successful poll if the status is not currently known, because
-    /// there may be newer restore points since; otherwise, and if there was no such poll, now.
+    /// Time to which the backup status refers. If the status is not currently known, this is the time of the last
+    /// successful poll, because there may be newer restore points. Otherwise, or if no poll has succeeded, it is the
+    /// current time.
     pub as_of: Timestamp,
     /// Whether any collector's first poll has not completed yet.
     pub is_pending: bool,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use crate::collector::EndedRun;
+use crate::collector::CompletedRun;
 use crate::domain::CustomerId;
 use crate::lock::lock;
 
@@ -19,7 +19,7 @@ pub struct RunEvent {
     /// Name of the customer.
     pub organization: Arc<str>,
     /// The completed run, with its service, module and scope.
-    pub ended: EndedRun,
+    pub ended: CompletedRun,
 }
 
 /// Job runs that wait to be logged, in the order of their polls.
@@ -92,7 +92,7 @@ mod tests {
         RunEvent {
             customer: CustomerId::parse("caf94a75-2cc6-43aa-b04b-794c8baf5ea3").unwrap(),
             organization: Arc::from("Contoso"),
-            ended: EndedRun {
+            ended: CompletedRun {
                 key: ModuleKey {
                     service: "Microsoft 365".into(),
                     module: "OneDrive".into(),

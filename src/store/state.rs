@@ -1,7 +1,7 @@
 //! Saves the store to the state file and restores it after a restart.
 //!
 //! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
-//! checksum. A new file is written beside the old one and then renamed, so the state file is always complete. An
+//! checksum. A new file is written next to the old one and then renamed, so the state file is always complete. An
 //! embedded database is not needed, because the state takes only a few megabytes, and can be fetched again in one
 //! cycle.
 
@@ -88,7 +88,7 @@ enum Line {
         collector: String,
         customer: CustomerId,
         good_at: Timestamp,
-        /// The time of held rows. Older files lack this field.
+        /// Time of the poll that returned the held rows. Older files lack this field.
         #[serde(default)]
         held_at: Option<Timestamp>,
         record: Box<RawValue>,

@@ -268,7 +268,7 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
         .prefix(&prefix)
         .rand_bytes(0)
         .tempfile_in(directory)
-        .map_err(io_error(target, "a temporary file beside it cannot be created"))?;
+        .map_err(io_error(target, "a temporary file next to it cannot be created"))?;
     let (file, temporary) = temporary.into_parts();
     let file = write(file).map_err(io_error(target, "cannot be written"))?;
     file.sync_all().map_err(io_error(target, "cannot be synced to disk"))?;
@@ -293,9 +293,9 @@ pub struct StateFile {
     is_damaged: AtomicBool,
 }
 
-/// Locks of the state file. One is on a file beside it, because each save replaces the state file. The other is on the
-/// state file itself, because it may have several hard links. The kernel releases both when the process ends. A lock is
-/// `None` if the file system does not support locks, or if the file does not exist yet.
+/// Locks of the state file. One is on a separate lock file, because each save replaces the state file. The other is on
+/// the state file itself, because it may have several hard links. The kernel releases both when the process ends. A
+/// lock is `None` if the file system does not support locks, or if the file does not exist yet.
 struct Locks {
     target: PathBuf,
     _lock: Option<File>,
@@ -383,7 +383,7 @@ impl StateFile {
     }
 }
 
-/// Locks the file beside the state file. Returns `None` if the file system does not support locks.
+/// Locks the lock file next to the state file. Returns `None` if the file system does not support locks.
 fn lock_beside(target: &Path) -> Result<Option<File>, Error> {
     let path = beside(target, ".lock");
     let failed = |source| io_error(&path, "cannot be locked")(source);

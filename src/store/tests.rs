@@ -29,7 +29,7 @@ fn store(limit: Option<usize>) -> Store {
     Store::new(&PerCollector::from_fn(|_| plan), limit)
 }
 
-/// Returns a store with this many customers.
+/// Returns a store with the given number of customers.
 fn store_of(customers: usize) -> Store {
     let store = store(None);
     store.reconcile(&listed(0..customers), true).1.unwrap();
@@ -214,7 +214,8 @@ fn age_counts_from_the_last_complete_poll() {
     };
     assert_eq!(states(60), [2, 0, 1, 1, 0, 1]);
     assert_eq!(states(181), [0, 3, 0, 1, 0, 1]);
-    // After a response with an invalid row, the valid rows are fresh, and the held row is as old as before.
+    // After a response with an invalid row, the valid rows are fresh, and the row held from the previous response keeps
+    // its age.
     for now in [100, 170] {
         let mut partial = rendered(1);
         partial.held = rendered(1).tables;

@@ -214,7 +214,7 @@ async fn customers_command_writes_a_valid_attributes_file() {
     assert!(
         check
             .stdout
-            .contains("no row of customers.attributes_file matches 4 customers:\n"),
+            .contains("no match in customers.attributes_file for 4 customers:\n"),
         "{}",
         check.stdout
     );

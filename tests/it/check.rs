@@ -193,7 +193,7 @@ async fn intervals_that_exceed_the_limits_are_reported() {
     let sentence = line(&report, "The intervals do not fit: ");
     assert!(sentence.contains("set api.requests_per_second to "), "{sentence}");
     assert!(
-        line(&report, "The limit reached first is ").contains("api.requests_per_second"),
+        line(&report, "The first limit reached is ").contains("api.requests_per_second"),
         "{report}"
     );
     assert!(line(&report, "failed: ").starts_with("failed: the intervals; requests: "));
@@ -391,15 +391,15 @@ async fn failing_proxy_is_reported_with_its_problem() {
     for (proxy, expected) in [
         (
             proxy("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"),
-            "cannot connect through the proxy: it requires a user name and a password; check address",
+            "cannot connect through the proxy: it requires a user name and a password; check the address",
         ),
         (
             proxy("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
-            "cannot connect through the proxy: it refuses to connect to this host; check address",
+            "cannot connect through the proxy: it refuses to connect to this host; check the address",
         ),
         (
             format!("http://{unused_address}"),
-            "cannot connect through the proxy: Connection refused (os error 111); check address",
+            "cannot connect through the proxy: Connection refused (os error 111); check the address",
         ),
         (
             "http://proxy.invalid:3128".to_owned(),

@@ -1,5 +1,5 @@
-//! The commands in the documentation work. Each is run, except for commands that no test can run. A list gives the
-//! reason for each of these, and the files, flags and keys that they name must exist.
+//! The commands in the documentation work. A test runs each command, except for those that no test can run. A list
+//! gives the reason for each exception. The files, flags and keys that the exceptions refer to must exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -49,7 +49,7 @@ const NOT_RUN: [(&str, &str); 23] = [
     ("gh attestation", "needs a release"),
 ];
 
-/// Programs with which a command starts. A code span that starts with one of them is also a command.
+/// Programs that a command can start with. A code span that starts with one of them is also a command.
 const PROGRAMS: [&str; 10] = [
     "elements_exporter ",
     "curl ",
@@ -72,7 +72,7 @@ fn root() -> &'static Path {
 struct DocCommand {
     page: String,
     text: String,
-    /// Whether it is from a code block. Otherwise, it is from a sentence.
+    /// Whether the command is from a code block, rather than from a sentence.
     in_block: bool,
 }
 
@@ -338,7 +338,7 @@ async fn start_and_kill(doc_command: &DocCommand, command: &mut Command, directo
     child.wait().unwrap();
 }
 
-/// Splits a command into words as a shell does, but supports no escapes.
+/// Splits a command into words as a shell does, but without support for escapes.
 fn words(command: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quote = None;

@@ -107,7 +107,7 @@ fn collector_table() -> String {
 
 /// Returns the configuration keys as a Markdown table.
 fn key_table() -> String {
-    let mut table = String::from("| key | environment | default | takes | meaning |\n|---|---|---|---|---|\n");
+    let mut table = String::from("| key | environment | default | value | meaning |\n|---|---|---|---|---|\n");
     for key in config::KEYS.iter() {
         let default = match key.default {
             config::KeyDefault::Value(text) => format!("`{text}`"),

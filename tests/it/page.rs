@@ -118,7 +118,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
             "API\nup",
             "min left",
             "1000/s",
-            " requests in all, ",
+            " requests in total, ",
             "Uptime",
             "elements.yml",
             "/etc/elements_exporter/elements.yml, loaded",
@@ -195,7 +195,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
         );
         assert_quiet_console(&mut browser);
 
-        // After its customer is removed, the page says that, instead of that the exporter is unreachable.
+        // After its customer is removed, the page says so, instead of reporting that the exporter is unreachable.
         browser.go(&format!("{}customers/{customer}", exporter.base));
         partner.handle.clear_faults();
         partner
@@ -444,7 +444,7 @@ async fn hostile_names_run_no_scripts_and_addresses_are_masked() {
         }
         browser.go(&exporter.base);
         assert!(names(&mut browser).contains(&HOSTILE.to_owned()));
-        assert!(names(&mut browser).contains(&"Ann (an address)".to_owned()));
+        assert!(names(&mut browser).contains(&"Ann (email address)".to_owned()));
         browser.eval("[...document.querySelectorAll('h3 a')].find((link) => link.innerText.includes('img')).click()");
         browser.wait_until("location.pathname.includes('/customers/')");
         assert_eq!(browser.text("main h2"), HOSTILE);

@@ -400,7 +400,7 @@ async fn series_limit_and_job_filter_are_reloaded() {
         })
         .await;
 
-    // First only selected modules are requested, and then all modules again.
+    // At first, only selected modules are requested. Then all modules are requested again.
     let is_filtered = |request: &Request| request.body.contains("\"jobModule\"");
     for (modules, filtered) in [("[Exchange Online]", true), ("[]", false)] {
         let trigger = if filtered { Trigger::Post } else { Trigger::Signal };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use elements_exporter::app::budget::{Budget, Cost, PAGE_ROWS, RequestLimits, optional_costs, typical_costs};
 use elements_exporter::collector::{self, TargetKind};
 use elements_exporter::config::KEYS;
+use elements_exporter::domain::grouped;
 
 use crate::drift::section;
 use crate::harness::partner::{frozen_partner, start};
@@ -23,7 +24,7 @@ const FLEETS: [usize; 4] = [50, 500, 5_000, 50_000];
 const PROFILES: usize = 2;
 
 /// Intervals for fleets that exceed the limits with the default intervals. Backups run once or a few times a day, so
-/// even these intervals are short enough to poll a new restore point long before an RPO of 26 hours is exceeded.
+/// even with these intervals, a new restore point is polled long before an RPO of 26 hours is exceeded.
 const RELAXED: [(&str, Duration); 5] = [
     ("jobs", Duration::from_secs(15 * 60)),
     ("protected", Duration::from_secs(4 * 3600)),
@@ -42,6 +43,7 @@ fn relaxed(customers: usize) -> Vec<(&'static str, Cost)> {
     costs
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "far below `u64::MAX`")]
 fn example_table() -> String {
     let defaults = RequestLimits {
         requests_per_second: default("api.requests_per_second"),
@@ -66,9 +68,9 @@ fn example_table() -> String {
             let first = Duration::from_secs_f64((budget.first_cycle_seconds / 60.0).ceil() * 60.0);
             writeln!(
                 text,
-                "| {} | {intervals} | {:.0} | {:.1} | {:.1} | {:.0} | {verdict} | `{}` | {} |",
+                "| {} | {intervals} | {} | {:.1} | {:.1} | {:.0} | {verdict} | `{}` | {} |",
                 grouped(customers),
-                budget.needed_per_hour,
+                grouped(budget.needed_per_hour.round() as u64),
                 budget.needed_in_flight,
                 budget.rate_needed(),
                 budget.concurrency_needed(),
@@ -103,14 +105,6 @@ fn cost_table() -> String {
         .unwrap();
     }
     text
-}
-
-/// Formats a count with spaces as thousands separators, as in prose.
-fn grouped(count: usize) -> String {
-    match (count / 1000, count % 1000) {
-        (0, rest) => rest.to_string(),
-        (thousands, rest) => format!("{thousands} {rest:03}"),
-    }
 }
 
 fn optional_table() -> String {

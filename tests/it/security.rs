@@ -120,7 +120,7 @@ fn service_has_a_low_exposure_level() {
     assert!(printed.contains("exposure level"), "{printed}");
 }
 
-/// If requests could choose an address, clients could reach hosts that only the exporter can reach.
+/// If a request could choose an address, clients could reach hosts that otherwise only the exporter can reach.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_cannot_choose_a_target() {
     let partner = start(frozen_partner(2)).await;

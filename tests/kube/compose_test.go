@@ -47,7 +47,7 @@ func TestComposeIsCompleteAndListensLocally(t *testing.T) {
 			t.Errorf("%s: ports %v", name, service.Ports)
 		}
 		if !slices.Equal(service.CapDrop, []string{"ALL"}) || len(service.SecurityOpt) != 1 {
-			t.Errorf("%s has unneeded privileges", name)
+			t.Errorf("%s has unnecessary privileges", name)
 		}
 		for other := range service.DependsOn {
 			if _, exists := file.Services[other]; !exists {

@@ -164,7 +164,7 @@ func TestSecretsAreFilesThatCanBeRotated(t *testing.T) {
 			}
 			delete(volumes, mount.Name)
 			if mount.SubPath != "" || mount.SubPathExpr != "" {
-				t.Errorf("%s has a subPath, so changes of its volume do not reach the pod", mount.Name)
+				t.Errorf("%s has a subPath, so changes to its volume do not reach the pod", mount.Name)
 			}
 			if volume.Secret == nil && volume.ConfigMap == nil {
 				continue
@@ -268,8 +268,7 @@ func TestNetworkPolicyAllowsOnlyUsedPorts(t *testing.T) {
 	})
 }
 
-// removeEmptyLines removes a difference in whitespace: when kustomize folds text, it adds a line break before indented
-// lines.
+// removeEmptyLines removes the line breaks that kustomize adds before indented lines when it folds text.
 func removeEmptyLines(rules any) {
 	for _, group := range rules.(map[string]any)["groups"].([]any) {
 		for _, rule := range group.(map[string]any)["rules"].([]any) {
@@ -474,11 +473,11 @@ func TestProbesUseTheServedPaths(t *testing.T) {
 			}
 			want := append([]string{program, "healthcheck"}, flags...)
 			if live.Exec == nil || !slices.Equal(live.Exec.Command, want) {
-				t.Errorf("liveness: without a password, the kubelet must run healthcheck, but runs %v", live.Exec)
+				t.Errorf("liveness: the kubelet has no password, so it must run healthcheck, but it runs %v", live.Exec)
 			}
 			want = append([]string{program, "healthcheck", "--ready"}, flags...)
 			if ready.Exec == nil || !slices.Equal(ready.Exec.Command, want) {
-				t.Errorf("readiness: without a password, the kubelet must run healthcheck, but runs %v", ready.Exec)
+				t.Errorf("readiness: the kubelet has no password, so it must run healthcheck, but it runs %v", ready.Exec)
 			}
 			return
 		}
@@ -535,7 +534,7 @@ func TestVersionsMatchTheProgram(t *testing.T) {
 	})
 }
 
-// The schema must describe exactly the existing values.
+// The schema must describe exactly the values in values.yaml.
 func TestSchemaDescribesEveryValue(t *testing.T) {
 	var values, schema map[string]any
 	chart := "deploy/helm/elements-exporter/"

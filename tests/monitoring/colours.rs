@@ -509,7 +509,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         }
     }
     assert_eq!(stale.only(JOBS, "Failed objects").await.colour, GREY);
-    // A sum is not displayed either if most stored sizes have expired, because it would be too low.
+    // Nor is a sum displayed if most stored sizes have expired, because it would be too low.
     assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
     assert_eq!(live.only(PROTECTION, "Stored").await.text, "5");
     let attacked = stale.only(FLEET, "Signs of attack").await;

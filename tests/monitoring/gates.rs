@@ -89,7 +89,7 @@ fn cases() -> BTreeMap<String, Vec<Case>> {
 }
 
 #[test]
-fn alerts_have_tests_of_firing_silence_and_outage() {
+fn alerts_have_tests_for_firing_silence_and_outages() {
     let cases = cases();
     let mut problems = Vec::new();
     for alert in alerts() {

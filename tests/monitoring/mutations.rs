@@ -27,13 +27,14 @@ const REPLACEMENTS: &[(&str, &[&str])] = &[
     ("<", &[">", "<="]),
 ];
 
-/// Rules, original and replaced comparisons of mutants that are equivalent to the original. Comments give the reasons.
+/// Mutants that are equivalent to the original: the rule, the original comparison and its replacement. Comments give
+/// the reasons.
 const EQUIVALENT: &[(&str, &str, &str)] = &[
     // The limit of 1.5 is between one run and two, and `increase()` does not return exactly 1.5.
     ("ElementsBackupRunsSkipped", ">", ">="),
     // The recorded value is at least five.
     ("ElementsMassFailure", ">", ">="),
-    // The result differs only if the API is down for exactly half of half an hour.
+    // The result differs only if the API is down for exactly 15 minutes of the last 30.
     ("ElementsApiErrors", "<", "<="),
 ];
 
@@ -111,7 +112,7 @@ fn mutants() -> Vec<Mutant> {
     mutants
 }
 
-/// Returns the rules that a change of one rule can affect, and the rules that they need.
+/// Returns the rules that a change to one rule can affect, and the rules that they depend on.
 fn affected(rules: &[Rule], mutant: &Rule) -> Vec<Rule> {
     let mut names = BTreeSet::from([mutant.name.clone()]);
     loop {

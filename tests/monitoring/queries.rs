@@ -417,7 +417,7 @@ fn format_sample(labels: &BTreeMap<String, String>) -> String {
     format!("{{{}}} 1 1760961600000", pairs.join(","))
 }
 
-/// Returns the problems of annotations, which must have data with the labels in their title.
+/// Returns the problems of a dashboard's annotations. Annotations must have data with the labels in their titles.
 async fn check_annotations(prometheus: &Server, dashboard: &Dashboard, values: &Values) -> Vec<String> {
     let mut problems = Vec::new();
     for annotation in dashboard.annotations() {

@@ -128,7 +128,7 @@ fn read_by(rule: &Rule, rules: &[Rule]) -> BTreeSet<String> {
     rules.iter().filter(read).map(|other| other.name.clone()).collect()
 }
 
-/// Returns the rules with the given names and all rules that they need, in order.
+/// Returns the rules with the given names and all rules that they depend on, in order.
 pub fn needed(rules: &[Rule], mut names: BTreeSet<String>) -> Vec<Rule> {
     loop {
         let needed = rules.iter().filter(|rule| names.contains(&rule.name));

@@ -1,17 +1,17 @@
-//! Reasons why there is no token, and the pause before the next request.
+//! Errors that prevent fetching a token, and the pause after each.
 
 use std::time::Duration;
 
 use crate::api::credential::CredentialError;
 
-/// First and longest pause after the registration was rejected. A wrong secret does not become valid within seconds,
-/// and frequent failed requests can make the identity provider lock the account.
+/// First and longest pause after the registration has been rejected. A wrong secret does not become valid within
+/// seconds, and frequent failed requests can make the identity provider lock the account.
 const REJECTED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
 
-/// First and longest pause after the token endpoint was unreachable or sent an invalid response.
+/// First and longest pause after the token endpoint has been unreachable or has sent an invalid response.
 const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// Clock skew above which the error mentions it as a possible cause. Assertions are valid from one minute before to
+/// Minimum clock skew that an error mentions as a possible cause. Assertions are valid from one minute before to
 /// five minutes after they are signed.
 const SIGNIFICANT_SKEW_SECONDS: i64 = 60;
 
@@ -32,7 +32,7 @@ pub const REASONS: &[&str] = &[
     "too_large",
 ];
 
-/// Reason why there is no token.
+/// Reason why no token could be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The client id, secret or certificate was rejected.
@@ -50,7 +50,7 @@ pub enum Error {
     #[error("cannot reach the token endpoint")]
     Unreachable(#[source] Box<crate::api::Error>),
     /// The token endpoint throttled the request; contains the requested pause, if any.
-    #[error("the token endpoint throttles requests")]
+    #[error("the token endpoint throttled the request")]
     Throttled(Option<Duration>),
     /// The token endpoint returned an error status unrelated to the credential.
     #[error("the token endpoint returned status {0}")]

@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 use super::Error;
 use crate::api::body::json;
 
-/// Lifetime of a token without a valid `expires_in`: short enough for any issuer, and long enough to avoid constant
-/// requests.
+/// Lifetime of a token without a valid `expires_in`: short enough to be safe with any issuer, and long enough to avoid
+/// constant requests.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Longest accepted lifetime. A longer lifetime is shortened to this value.
+/// Maximum lifetime of a token. Longer lifetimes are reduced to this value.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// OAuth error codes that report a server problem.

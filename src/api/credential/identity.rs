@@ -20,7 +20,8 @@ use crate::text_file;
 /// The object identifier `rsaEncryption` (RFC 8017, appendix C).
 const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 
-/// Header of a key that OpenSSL before 1.0 encrypted with a digest of the password (RFC 1421, section 4.6.1.1).
+/// Header of a key that an OpenSSL version before 1.0 encrypted with a digest of the password (RFC 1421, section
+/// 4.6.1.1).
 const LEGACY_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 
 /// RSA keys below 2048 bits are not secure, and `ring` does not sign with keys above 4096 bits.
@@ -204,8 +205,8 @@ impl<'a> Leaf<'a> {
         }
     }
 
-    /// Returns whether the certificate belongs to this key. Both sides are an `RSAPublicKey` in DER, which has only one
-    /// encoding for each key.
+    /// Returns whether the certificate belongs to this key. Compares both keys in DER, as an `RSAPublicKey`, which has
+    /// only one encoding for each key.
     fn matches_key(&self, key: &KeyPair) -> bool {
         self.public_key == key.public().as_ref()
     }

@@ -25,7 +25,7 @@ const JITTER: f64 = 0.25;
 /// Expected duration of a probe, after which rejected requests may try again.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
-/// Decision of the breaker about a request.
+/// Result of [`CircuitBreaker::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     Allow,

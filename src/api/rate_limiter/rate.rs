@@ -1,10 +1,10 @@
 //! Adaptive request rate. It decreases when the host throttles, then increases along a cubic curve as in CUBIC (RFC
 //! 9438).
 //!
-//! A linear increase (AIMD) is simpler, but worse in the simulation (`cubic_increase_is_better_than_any_linear_one`).
-//! With a step that is large enough to detect a lifted limit as soon as the curve does, it uses at least 5 percentage
-//! points less of a constant limit. With a step that is small enough to use more of the limit, it takes more than six
-//! times as long to detect that the limit was lifted.
+//! A linear increase (AIMD) is simpler, but performs worse in the simulation
+//! (`cubic_increase_is_better_than_any_linear_one`). If its step is large enough to detect a lifted limit as early as
+//! the curve does, AIMD uses at least 5 percentage points less of a constant limit. If its step is small enough to use
+//! more of the limit, AIMD takes more than six times as long to detect that the limit has been lifted.
 
 use std::time::Duration;
 

@@ -133,7 +133,7 @@ fn pause_without_retry_after_doubles_up_to_a_minute() {
     for _ in 0..8 {
         now = request(&mut limiter, now, |limiter, now| limiter.throttled(now, any(), None));
         let Admission::Wait(pause) = limiter.try_acquire(now, any()) else {
-            panic!("a pause expected");
+            panic!("expected a pause");
         };
         pauses.push(pause.as_secs());
     }
@@ -193,7 +193,7 @@ fn one_probe_at_a_time_is_sent_to_a_host_that_is_down() {
     let mut limiter = limiter(50.0, 8);
     fail_five_customers(&mut limiter, at(0.0));
     let Admission::Rejected(open_time) = limiter.try_acquire(at(1.0), any()) else {
-        panic!("a rejection expected");
+        panic!("expected a rejection");
     };
     let probing = at(1.0) + open_time;
     assert_eq!(limiter.try_acquire(probing, any()), Admission::Admitted);
@@ -205,7 +205,7 @@ fn one_probe_at_a_time_is_sent_to_a_host_that_is_down() {
     limiter.failed(probing, any(), RANDOM);
     limiter.finished(any());
     let Admission::Rejected(longer) = limiter.try_acquire(probing, any()) else {
-        panic!("a rejection expected");
+        panic!("expected a rejection");
     };
     assert!(longer > open_time);
 

@@ -26,7 +26,9 @@ fn advice(error: &api::Error) -> Option<&'static str> {
             "see the connection checks above"
         }
         api::Error::Timeout(_) => "the API or the network is slow; increase api.timeout",
-        api::Error::Status(401) => "a new token was rejected: api.base_url and api.token_url must match",
+        api::Error::Status(401) => {
+            "the API rejected a new token; check that api.base_url and api.token_url belong to the same environment"
+        }
         api::Error::Status(400 | 404 | 405) => {
             "check api.version and api.base_url; for one customer, check that it still exists"
         }
@@ -51,7 +53,7 @@ pub(super) fn remedy(error: &api::Error, is_proxied: bool) -> &'static str {
             "add the CA of a TLS-inspecting proxy to api.ca_file; check that the port serves TLS"
         }
         (api::Error::Proxy(_), _) => {
-            "check address, user name and password in api.proxy_url, and the proxy's allow list"
+            "check the address, user name and password in api.proxy_url, and the proxy's allow list"
         }
         (api::Error::Timeout(_) | api::Error::Connect(_), false) => {
             "a firewall may block the connection, or api.proxy_url must be set"

@@ -33,7 +33,7 @@ impl Check<'_> {
         for url in resolved {
             let finding = match probe::resolve(url).await {
                 Ok((1, address)) => (Outcome::Ok, "ok", address),
-                Ok((addresses, first)) => (Outcome::Ok, "ok", format!("{addresses} addresses, the first {first}")),
+                Ok((addresses, first)) => (Outcome::Ok, "ok", format!("{addresses} addresses, including {first}")),
                 Err(problem) => {
                     unresolved.extend(url.host_str());
                     let advice = dns_remedy(proxy.is_some());
@@ -104,7 +104,7 @@ pub(super) fn clock_finding(skew: Option<i64>) -> (Outcome, &'static str, String
             let apart = humantime::format_duration(Duration::from_secs(skew.unsigned_abs()));
             let side = if skew > 0 { "behind" } else { "ahead" };
             let detail =
-                format!("this machine is {apart} {side}; set the clock; the age of restore points depends on it");
+                format!("this machine's clock is {apart} {side}; set it, as the age of restore points depends on it");
             (Outcome::Failed, "differs", detail)
         }
     }

@@ -117,7 +117,7 @@ pub(super) async fn within<T>(
         return Err(match observer.counts().throttled - before.throttled {
             0 => format!("no response within {limit}; try again later"),
             pauses => format!(
-                "timed out after {limit}, in which the API requested a pause {}; try again later, or lower \
+                "timed out after {limit}, during which the API requested a pause {}; try again later, or lower \
                  api.requests_per_second",
                 counted(pauses, "time", "times")
             ),

@@ -26,7 +26,7 @@ pub(super) enum Outcome {
     Failed,
     /// Skipped, because another check failed.
     NotTried,
-    /// Disabled by the configuration.
+    /// Disabled in the configuration.
     Off,
 }
 
@@ -264,7 +264,7 @@ impl Report {
         }
         let count = |count: usize| counted(count, "customer", "customers");
         let all = count(without.len());
-        let _ = writeln!(text, "\nno row of customers.attributes_file matches {all}:");
+        let _ = writeln!(text, "\nno match in customers.attributes_file for {all}:");
         for Sample { id, organization } in without.iter().take(LISTED_CUSTOMERS) {
             let _ = writeln!(text, "  {id} ({organization})");
         }
@@ -298,7 +298,7 @@ impl Report {
         let _ = writeln!(
             text,
             "\nThe intervals need {} {} an hour for {}; api.requests_per_second = {} allows {:.0}.\n\
-             At the measured latency they keep {:.1} requests in flight; api.max_concurrency allows {:.0}.",
+             At the measured latency, they keep {:.1} requests in flight; api.max_concurrency allows {:.0}.",
             if self.not_measured.is_empty() {
                 "about"
             } else {
@@ -314,7 +314,7 @@ impl Report {
         let first = std::time::Duration::from_secs_f64(budget.first_cycle_seconds.clamp(0.0, 1e9).ceil());
         let _ = writeln!(
             text,
-            "The limit reached first is {}; the first cycle over all customers takes {}.",
+            "The first limit reached is {}. The first cycle over all customers takes {}.",
             budget.binding.key(),
             humantime::format_duration(first)
         );

@@ -141,7 +141,7 @@ pub async fn backfill(
     };
     let mut output = Output::new(&options.file, &options.instance).map_err(write_error)?;
     let now = Timestamp::from(SystemTime::now()).as_unix_seconds();
-    #[expect(clippy::cast_possible_truncation, reason = "whole seconds of our time")]
+    #[expect(clippy::cast_possible_truncation, reason = "Unix time in whole seconds")]
     let now = now as i64;
     let seconds = STEP * 3600;
     let begin = now - i64::from((EARLIER_STEPS + STEPS) * seconds);

@@ -59,7 +59,7 @@ pub(crate) struct Record {
 
 /// A newly completed run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct EndedRun {
+pub struct CompletedRun {
     /// The module or backup scope.
     pub key: ModuleKey,
     /// The completed run.
@@ -67,8 +67,8 @@ pub struct EndedRun {
 }
 
 /// Maximum age of a newly completed run at the time of the previous list. An older run also counts if it ended after
-/// the newest known run. Otherwise, it is in the list only because the filter or the API version changed. The lists of
-/// API replicas differ by less than this age.
+/// the newest known run. Otherwise, it is in the list only because the filter or the API version changed. API replicas
+/// lag behind each other by less than this age.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list: runs by module, and scans by service.
@@ -148,7 +148,7 @@ impl Record {
         listed: Listed,
         is_partial: bool,
         now: Timestamp,
-    ) -> (Self, Vec<EndedRun>, u64) {
+    ) -> (Self, Vec<CompletedRun>, u64) {
         let known = previous.into_iter().flat_map(|record| &record.modules);
         let mut modules: BTreeMap<ModuleKey, Module> =
             known.map(|module| (module.key(), Module::clone(module))).collect();
@@ -168,7 +168,7 @@ impl Record {
             duplicates += update.duplicates;
             if let Some(cutoff) = cutoff {
                 let ended = update.ended.into_iter().filter(|run| cutoff.admits(run));
-                newly_completed.extend(ended.map(|run| EndedRun { key: module.key(), run }));
+                newly_completed.extend(ended.map(|run| CompletedRun { key: module.key(), run }));
             }
         }
         let mut modules: Vec<_> = modules.into_values().map(Arc::new).collect();
@@ -194,8 +194,9 @@ impl Record {
         (record, newly_completed, duplicates)
     }
 
-    /// Returns the time after which a module's runs in the next list count as newly completed. A customer's first list,
-    /// and the first list that contains a module, include runs that ended before the exporter could poll them.
+    /// Returns the cutoff for a module's runs in the next list: runs that ended later count as newly completed. A
+    /// customer's first list, and the first list that contains a module, include runs that ended before the exporter
+    /// could poll them.
     fn completion_cutoff(&self, known: Option<&Module>) -> CompletionCutoff {
         let listed_at = self.listed_at;
         match known {
@@ -254,7 +255,7 @@ impl Module {
     }
 }
 
-/// Time after which a run counts as newly completed; `None` if every run does.
+/// Runs that ended after this time count as newly completed; if it is `None`, every run does.
 #[derive(Clone, Copy)]
 struct CompletionCutoff(Option<Timestamp>);
 

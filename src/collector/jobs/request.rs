@@ -68,10 +68,7 @@ impl CollectorSettings {
                 if !self.job_types.is_empty() && !self.job_types.contains(&job_type) {
                     continue;
                 }
-                match (
-                    domain::first_generation_service(job_type),
-                    domain::first_generation_module(job_module),
-                ) {
+                match (domain::v1_service_word(job_type), domain::v1_module_word(job_module)) {
                     (Some(job_type), Some(job_module)) => pairs.push((job_type, job_module)),
                     _ => return Vec::new(),
                 }

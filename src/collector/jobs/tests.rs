@@ -48,7 +48,7 @@ struct Customer {
     counts: Counts,
     now: i64,
     /// Newly completed runs in the latest list.
-    ended: Vec<EndedRun>,
+    ended: Vec<CompletedRun>,
     /// Number of invalid rows in the latest list.
     unreadable: usize,
 }

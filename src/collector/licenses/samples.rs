@@ -26,7 +26,7 @@ pub(super) const SHAPE_INFO: Shape<Product> = Shape {
     ],
     columns: &[info(
         "elements_license_info",
-        "Subscription of a customer; backup is true if in collectors.licenses.backup_services, absent otherwise",
+        "Subscription; backup is true for products in collectors.licenses.backup_services, absent otherwise",
     )],
 };
 

@@ -184,14 +184,14 @@ fn requests_of_v1_use_its_words() {
     ];
     for word in services {
         let number = service_number(word).unwrap();
-        assert_eq!(first_generation_service(number), Some(word));
+        assert_eq!(v1_service_word(number), Some(word));
     }
-    let supported = (0..=u16::MAX).filter_map(first_generation_service);
+    let supported = (0..=u16::MAX).filter_map(v1_service_word);
     assert_eq!(supported.count(), services.len());
 
-    assert_eq!(first_generation_module(303), Some("Exchange Online"));
-    assert_eq!(first_generation_module(0), None);
-    assert_eq!(first_generation_module(999), None);
+    assert_eq!(v1_module_word(303), Some("Exchange Online"));
+    assert_eq!(v1_module_word(0), None);
+    assert_eq!(v1_module_word(999), None);
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-//! The banner, which says whether the data is up to date, and if not, why.
+//! The banner, which shows whether the data is up to date, and the reasons if it is not.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::store::State;
 /// How long before a credential's expiry the banner starts to warn. Renewing a credential may require approval.
 const CREDENTIAL_WARNING: Duration = Duration::from_secs(21 * 24 * 3600);
 
-/// The state of the data, as the banner shows it.
+/// The contents of the banner.
 struct DataStatus {
     severity: Severity,
     headline: String,
@@ -33,7 +33,7 @@ pub(super) fn banner(summary: &Summary) -> Markup {
     }
 }
 
-/// Returns the state of the API in a few words.
+/// Describes in a few words whether the API is up.
 pub(super) fn api_state(summary: &Summary) -> &'static str {
     match (summary.runtime.is_up(), summary.runtime.schedule.customers_listed) {
         _ if summary.is_unreachable => "API down",
@@ -81,7 +81,7 @@ impl DataStatus {
             reasons.push(format!("{} ({ago} ago).", sanitize(&error.text)));
         }
         if summary.collector(CollectorId::JOBS).is_none() {
-            reasons.push("jobs: disabled, so the state of backups is unknown.".to_owned());
+            reasons.push("jobs: disabled, so the backup status is unknown.".to_owned());
         }
         reasons.extend(summary.collectors.iter().filter_map(reason));
         reasons.extend(other_reasons(summary));
@@ -118,7 +118,8 @@ fn problem_headline(problem: &str, summary: &Summary) -> String {
     }
 }
 
-/// Returns the state of the data while the API responds. It is good only if all collectors' data is fresh.
+/// Returns the severity and the headline while the API responds. The severity is `Good` only if the data of all
+/// collectors is fresh.
 fn freshness(summary: &Summary) -> (Severity, String) {
     let permitted = || summary.collectors.iter().filter(|collector| collector.is_permitted());
     let of_all = |count: fn(&CollectorSummary) -> usize| permitted().map(count).sum::<usize>();
@@ -176,7 +177,7 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
     let mut reasons = Vec::new();
     if !summary.runtime.loaded.config {
         reasons.push(
-            "The latest reload of the configuration failed; the previous one is still active. The log contains the \
+            "The latest configuration reload failed. The previous configuration is still active. The log contains the \
              reason."
                 .to_owned(),
         );

@@ -18,7 +18,7 @@ use crate::store::State;
 /// Characters of an id that are escaped in a path or a query: all except ASCII letters, digits, `-` and `_`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
-/// Returns the path of a customer's page, relative to the root of all pages.
+/// Returns the path of a customer's page, relative to the root of the status pages.
 pub(super) fn path_of(id: &CustomerId) -> String {
     format!("customers/{}", page_of(id))
 }
@@ -77,7 +77,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
                 h2 #runs-title { "Runs" }
                 (super::runs::runs(&runs.modules, now))
                 p.soft {
-                    "The newest " (TRAIL_RUNS) " completed runs of each module that the API listed."
+                    "The newest " (TRAIL_RUNS) " completed runs that the API has listed for each module."
                     // Browsers would resolve the ids `.` and `..` as path segments.
                     @if !page_of(&detail.row.id).starts_with('?') {
                         " For scripts: " a href=(format!("{}/runs.json", encoded(&detail.row.id))) { "runs.json" }
@@ -98,7 +98,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
     }
 }
 
-/// Returns the signs of ransomware, the most severe first.
+/// Returns the signs of ransomware, most severe first.
 fn ransomware_signs(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Timestamp) -> Markup {
     let counts = [
         (signs.potential_attack, "under potential attack", Severity::Bad),

@@ -26,7 +26,7 @@ pub(super) fn exporter(summary: &Summary) -> Markup {
             (collectors(summary))
             p.soft {
                 "Requests and errors are counted by endpoint. If two collectors share an endpoint, only the first shows its \
-                 counts. A poll that fails before its request counts as an error without a request."
+                 counts. A poll that fails before it sends a request counts as an error, but not as a request."
             }
         }
     }
@@ -54,7 +54,7 @@ fn facts(summary: &Summary) -> Markup {
                     }
                     @if let Some(at) = client.credential_expiry {
                         small { "credential expires " (time(Timestamp::from_unix_seconds(at), summary.now)) }
-                    } @else { small { "expiry of the credential unknown" } }
+                    } @else { small { "credential expiry unknown" } }
                     small {
                         (counted(summary.token_requests.requests, "request", "requests")) ", "
                         (counted(summary.token_requests.errors, "error", "errors"))
@@ -66,7 +66,7 @@ fn facts(summary: &Summary) -> Markup {
                 dd {
                     b { (format!("{:.3}", client.rate).trim_end_matches('0').trim_end_matches('.')) "/s" }
                     small {
-                        (counted(summary.requests.requests, "request", "requests")) " in all, "
+                        (counted(summary.requests.requests, "request", "requests")) " in total, "
                         (count(summary.requests.throttled)) " throttled, "
                         (counted(summary.requests.errors, "error", "errors"))
                     }
@@ -125,7 +125,7 @@ fn collectors(summary: &Summary) -> Markup {
 }
 
 /// Returns the heading of a column that counts customers in a state. The column for failures counts polls instead,
-/// because a customer does not fail.
+/// because polls fail, not customers.
 fn state_heading(state: State) -> String {
     match state {
         State::Failed => "Failed polls".to_owned(),

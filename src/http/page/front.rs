@@ -1,4 +1,4 @@
-//! The page at `/`: the state of the data, the customers (worst first), and a collapsed section about the exporter.
+//! The page at `/`: the banner, the customers (worst first), and a collapsed section about the exporter.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
     let details: Vec<CustomerDetail> = rows.filter_map(|row| summary.detail(&row.id)).collect();
     let content = html! {
         p #lost role="status" hidden { (CONNECTION_LOST) }
-        section #banner data-live aria-label="State of the data" { (banner(&summary)) }
+        section #banner data-live aria-label="Data status" { (banner(&summary)) }
         section aria-labelledby="customers-title" {
             div.title { h2 #customers-title { "Customers" } (search(&summary.customers, &query)) }
             div #customers data-live {
@@ -102,8 +102,8 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
         }
         health => count(list.count(health)),
     };
-    // Two tabs are offered only if they apply: few partners collect signs of ransomware, and few customers are not
-    // assessed.
+    // Two tabs are shown only if customers match, because few partners collect signs of ransomware, and few customers
+    // are not assessed.
     let is_rare = |health| matches!(health, CustomerHealth::Ransomware | CustomerHealth::NotAssessed);
     let is_offered = |health| !is_rare(health) || list.count(health) > 0 || query.health == Some(health);
     html! {
@@ -171,7 +171,7 @@ fn errors_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
             @if let Some(error) = &source.poll.error {
                 p.error { b { "Last error " } (sanitize(&error.text)) ", " (time(error.at, now)) }
             } @else if matches!(source.poll.state, State::Failed | State::Forbidden) {
-                p.error { b { "Last error " } (source.name) ": from before the restart" }
+                p.error { b { "Last error " } (source.name) ": occurred before the restart" }
             }
         }
     }
@@ -186,7 +186,7 @@ fn pager(found: usize, pages: usize, query: &PageQuery) -> Markup {
         }
     };
     html! {
-        nav.pages aria-label="Pages of customers" {
+        nav.pages aria-label="Customer list pages" {
             @if pages > 1 {
                 (link(1, "First"))
                 (link(query.page.saturating_sub(1), "Previous"))

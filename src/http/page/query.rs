@@ -15,7 +15,7 @@ pub(in crate::http) struct PageQuery {
     pub(super) attributes: PerAttribute<Option<String>>,
     /// Page number, starting at 1.
     pub(super) page: usize,
-    /// Whether the page reloads automatically.
+    /// Whether the page refreshes automatically.
     pub(super) is_live: bool,
 }
 
@@ -81,7 +81,7 @@ impl PageQuery {
         query.link()
     }
 
-    /// Returns the link to the same page with automatic reloading switched on or off.
+    /// Returns the link to the same page with automatic refresh switched on or off.
     pub(super) fn link_live(&self, is_live: bool) -> String {
         let query = Self {
             is_live,

@@ -44,7 +44,7 @@ pub(super) fn sanitize(text: &str) -> String {
     }
     let word = |word: &'_ str| {
         if has_address(word) {
-            "(an address)".to_owned()
+            "(email address)".to_owned()
         } else {
             word.to_owned()
         }
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn addresses_and_misleading_characters_are_replaced() {
-        assert_eq!(sanitize("Ann <ann@contoso.example> Ltd"), "Ann (an address) Ltd");
+        assert_eq!(sanitize("Ann <ann@contoso.example> Ltd"), "Ann (email address) Ltd");
         for name in ["@Home Ltd", "Team @ Work", "a@b", "Meet @ 10.30"] {
             assert_eq!(sanitize(name), name, "not an address");
         }

@@ -110,7 +110,7 @@ impl Guard {
                 if state.last_error.as_ref() != Some(&last_error) {
                     warn!(
                         error = last_error,
-                        "web configuration reload failed; keeping the previous one"
+                        "web configuration reload failed; keeping the previous configuration"
                     );
                     state.last_error = Some(last_error);
                 }

@@ -127,7 +127,7 @@ impl PemSetting {
         }
     }
 
-    /// Returns an error that names the file, if there is one.
+    /// Returns an error for unusable PEM text. If the text is in a file, the error contains the path.
     pub(super) fn unusable(&self, problem: impl AsRef<str>) -> Error {
         let problem = problem.as_ref();
         self.error(match &self.source {

@@ -13,7 +13,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[test]
-fn queue_returns_the_most_overdue_target_and_each_once() {
+fn queue_returns_most_overdue_targets_first_and_each_once() {
     let mut queue = Queue::default();
     queue.add(SECOND, customer(1), seconds(5));
     queue.add(FIRST, customer(2), seconds(7));
@@ -107,7 +107,7 @@ fn target_removed_during_its_poll_does_not_return() {
 }
 
 #[test]
-fn lag_is_measured_at_the_most_overdue_target() {
+fn lag_is_that_of_the_most_overdue_target() {
     let mut queue = Queue::default();
     queue.add(FIRST, customer(1), seconds(10));
     queue.add(FIRST, customer(2), seconds(30));

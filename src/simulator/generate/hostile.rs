@@ -294,7 +294,7 @@ impl CustomerGenerator<'_> {
             Role::Exceptional => Habit::Exceptions,
             Role::ManyIssues if nth < 4 => Habit::Rotating,
             Role::ManyIssues => Habit::Flaky,
-            // The first customer is healthy, because it is what users see first.
+            // The first customer is healthy, because users see it first.
             Role::Plain if self.index == 0 => Habit::Reliable,
             _ => match percentile {
                 0..82 => Habit::Reliable,

@@ -260,7 +260,7 @@ fn within_objectives(seed: u64) -> Vec<f64> {
 }
 
 #[test]
-fn past_of_a_fleet_has_incidents_of_days() {
+fn history_of_a_fleet_has_incidents_that_last_for_days() {
     for seed in [1, 2] {
         let fractions = within_objectives(seed);
         let mean = fractions.iter().sum::<f64>() / fractions.len() as f64;

@@ -227,7 +227,7 @@ async fn body_nested_too_deeply_is_rejected() {
 }
 
 #[tokio::test]
-async fn tenants_missing_in_a_row_keep_the_last_known_value() {
+async fn tenants_missing_from_a_row_keep_the_last_known_value() {
     let partner = start(frozen_partner(2)).await;
     let exporter = Exporter::start(&partner.base, &[], &[]).await;
     let text = exporter.wait_until_settled().await;

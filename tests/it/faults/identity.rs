@@ -312,7 +312,7 @@ async fn revoked_token_is_renewed_once_and_no_poll_fails() {
 }
 
 #[tokio::test]
-async fn lasting_rejection_is_retried_once_per_poll() {
+async fn persistent_rejection_is_retried_once_per_poll() {
     let partner = start(frozen_partner(1)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     let id = &ids(&partner)[0];
@@ -338,7 +338,7 @@ async fn lasting_rejection_is_retried_once_per_poll() {
 }
 
 #[tokio::test]
-async fn token_endpoint_without_a_delay_is_paused() {
+async fn token_requests_pause_even_without_a_retry_delay() {
     let waits = ["0", "Sun, 06 Nov 1994 08:49:37 GMT"];
     join_all(waits.map(|wait| async move {
         let partner = start(frozen_partner(2)).await;
@@ -528,7 +528,7 @@ async fn clock_skew_is_reported() {
     assert!(!report.is_good());
     let report = report.text();
     assert!(
-        report.contains("this machine is ") && report.contains(" behind; set the clock"),
+        report.contains("this machine's clock is ") && report.contains(" behind; set it"),
         "{report}"
     );
     // Up to a second may pass between the two readings of the clock.

@@ -29,7 +29,7 @@ pub(super) fn job(id: &str, fields: Value) -> Value {
     job
 }
 
-/// Adds the times of a run at this hour to its fields.
+/// Adds the times of a run that starts at the given hour to the fields.
 fn at(hour: u32, mut fields: Value) -> Value {
     let end = format!("{DAY}T{:02}:30:00Z", hour);
     let times = json!({"startTime": format!("{DAY}T{hour:02}:00:00Z"), "endTime": end, "lastModifyTime": end});
@@ -64,7 +64,7 @@ pub(super) fn set_jobs(canned: &CannedServer, jobs: &[Value]) {
     canned.set("GET /partner/customers/c-1/jobs", 200, &list(jobs));
 }
 
-/// Returns the exposition after one poll of this job list.
+/// Returns the exposition after one poll of the given job list.
 pub(super) async fn exposition_of(jobs: &[Value]) -> String {
     let canned = start_api(jobs).await;
     let extra_env = [
@@ -299,7 +299,7 @@ async fn scan_profile_is_removed_only_if_the_list_lacks_it() {
 }
 
 #[tokio::test]
-async fn module_missing_in_a_complete_response_is_removed() {
+async fn module_missing_from_a_complete_response_is_removed() {
     let other = job("B", json!({"jobModule": "SharePoint Online"}));
     let (canned, exporter) = start_exporter(&[job("A", json!({})), other.clone()]).await;
     set_jobs(&canned, &[other]);

@@ -161,7 +161,7 @@ async fn server_that_ignores_the_page_number_is_detected() {
 }
 
 #[tokio::test]
-async fn lasting_wrong_total_makes_the_list_incomplete() {
+async fn persistent_wrong_total_makes_the_list_incomplete() {
     join_all([0, 1, 4, 1_000_000].map(|n| async move {
         let partner = start(frozen_partner(3)).await;
         assert_list_fails(
@@ -199,7 +199,7 @@ fn rows(range: std::ops::Range<usize>) -> serde_json::Value {
         .collect()
 }
 
-/// Starts an API with these pages of the v3 customer list.
+/// Starts an API with the given pages of the v3 customer list.
 async fn pages(pages: Vec<serde_json::Value>) -> ScriptedServer {
     ScriptedServer::start(move |request| {
         let Some((_, index)) = request.line.split_once("pageIndex=") else {
@@ -212,7 +212,7 @@ async fn pages(pages: Vec<serde_json::Value>) -> ScriptedServer {
 }
 
 #[tokio::test]
-async fn total_missing_in_a_page_is_ignored() {
+async fn total_missing_from_a_page_is_ignored() {
     let total = |n: usize| json!({"totalCount": n});
     let metadata = |first, second, third| {
         vec![
@@ -407,7 +407,7 @@ async fn shrunken_list_is_not_applied_at_first() {
                 body: json!({"value": remaining}).to_string(),
             };
             let unavailable = FaultKind::Status { code: 503, body: None };
-            // All requests after this list fail, so that no second list confirms it.
+            // All requests after this list fail, so that no second list confirms the change.
             partner.handle.set_faults(vec![
                 Fault::new(CUSTOMERS_V1, shrunken).times(1),
                 Fault::new(CUSTOMERS_V1, unavailable),

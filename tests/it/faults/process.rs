@@ -1,4 +1,4 @@
-//! The process: panics, signals, and its files.
+//! Panics and signals of the process, and its files.
 //!
 //! This file is long, because its tests share the poll loop and the state files.
 
@@ -34,7 +34,7 @@ use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{TIMEOUT, about_customers, eventually, value};
 
-/// A poll loop that calls a function of the test when it polls a certain customer.
+/// A poll loop that calls a function provided by the test when it polls a particular customer.
 struct PollLoop {
     store: Arc<Store>,
     health: Arc<Health>,

@@ -64,7 +64,7 @@ async fn scrape_is_complete_in_any_state() {
         })
         .await;
     assert_valid_scrapes(&offline, ["gzip", "identity"]).await;
-    // With all data, also after the API has become unreachable.
+    // With all data, and again after the API has become unreachable.
     let partner = start(frozen_partner(3)).await;
     let stale_after: Vec<String> = COLLECTORS
         .iter()
@@ -155,7 +155,7 @@ async fn scrape_during_a_poll_is_consistent() {
     assert_eq!(scrapes, [2, 2]);
 }
 
-/// Opens a raw connection and sends this text.
+/// Opens a raw connection and sends `head`.
 async fn connection(exporter: &Exporter, head: &str) -> TcpStream {
     let mut stream = TcpStream::connect(exporter.base.trim_start_matches("http://"))
         .await

@@ -29,9 +29,9 @@ const WORLD_TICK: Duration = Duration::from_secs(60);
 /// Number of customers at startup.
 const CUSTOMERS: usize = 12;
 
-/// Maximum growth of the program's memory after every kind of fault has occurred. It allows for memory of bodies of up
-/// to 64 MiB that the allocator retains for each thread and releases later. At two hundred polls per second, a leak
-/// would exceed it within ten minutes.
+/// Maximum growth of the program's memory after every kind of fault has occurred. It allows for bodies of up to 64 MiB,
+/// whose memory the allocator retains for each thread and releases later. At two hundred polls per second, a leak would
+/// exceed it within ten minutes.
 const GROWTH_MIB: u64 = 48;
 
 /// Maximum number of tasks for idle connections to the partner and from scrapers.
@@ -208,8 +208,8 @@ fn change_customers(partner: &Handle, removed: &mut Vec<Customer>, rng: &mut Rng
     }
 }
 
-/// Returns a random fault. None returns well-formed but wrong data, because the exporter cannot detect such data, and
-/// would rightly add it to the run history.
+/// Returns a random fault. No fault produces well-formed but wrong data, because the exporter cannot detect such data,
+/// and would rightly add it to the run history.
 fn fault(rng: &mut Rng) -> Fault {
     let paths = [
         "*",

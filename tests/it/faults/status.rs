@@ -242,7 +242,7 @@ async fn long_retry_after_is_observed_without_a_failure() {
 }
 
 #[tokio::test]
-async fn lasting_throttle_lowers_the_rate_and_increases_lag() {
+async fn persistent_throttling_lowers_the_rate_and_increases_lag() {
     let partner = start(frozen_partner(5)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[("ELEMENTS_API__REQUESTS_PER_SECOND", "20")]).await;
     let before = exporter.wait_until_settled().await;
@@ -278,7 +278,7 @@ async fn temporary_server_error_is_retried() {
 }
 
 #[tokio::test]
-async fn lasting_server_error_keeps_the_last_known_values() {
+async fn persistent_server_error_keeps_the_last_known_values() {
     assert_each_fails([
         case("500", status(500), "server_error"),
         case("503", status(503), "server_error"),

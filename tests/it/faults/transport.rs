@@ -36,7 +36,7 @@ async fn assert_url_fails(case: &str, base: &str, reason: &str, extra_env: &[(&s
     assert_eq!(number(&after, "elements_up"), 0.0, "{case}");
 }
 
-/// Returns whether each of these customers was requested at least this many times.
+/// Returns whether each of the given customers was requested at least `times` times.
 fn are_polled(partner: &Partner, ids: &[String], times: usize) -> bool {
     let requests = partner.handle.requests();
     let polls = |id: &String| {

@@ -34,8 +34,8 @@ pub struct CannedServer {
 }
 
 impl CannedServer {
-    /// Starts an API that returns tokens for all scopes, and these bodies for these methods and paths. A path with a
-    /// query matches only that query; a path without one matches any query.
+    /// Starts an API that returns tokens for all scopes, and the given bodies for their methods and paths. A path with
+    /// a query matches only that query; a path without one matches any query.
     pub async fn start(responses: &[(&str, &str)]) -> Self {
         let shared = Arc::new(Shared::default());
         let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))

@@ -28,7 +28,7 @@ impl Exporter {
         Self::serve(variables, &["--web.enable-lifecycle"]).await
     }
 
-    /// Starts an exporter with this environment and these flags.
+    /// Starts an exporter with the given environment and flags.
     pub async fn serve(variables: Vec<(OsString, OsString)>, flags: &[&str]) -> Self {
         let environment = Arc::new(Mutex::new(variables));
         let variables = Arc::clone(&environment);

@@ -32,14 +32,14 @@ pub struct Output {
 }
 
 impl Program {
-    /// Starts the program with only this environment.
+    /// Starts the program with only the given environment.
     pub fn spawn(variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(arguments);
         Self::run(command, variables)
     }
 
-    /// Starts the program with only this environment, and with shell redirections.
+    /// Starts the program with only the given environment, and with shell redirections.
     pub fn redirected(redirections: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("exec '{PROGRAM}' \"$@\" {redirections}");
@@ -47,7 +47,7 @@ impl Program {
         Self::run(shell, variables)
     }
 
-    /// Starts the program with only this environment, and with a limit set by `ulimit`.
+    /// Starts the program with only the given environment, and with a limit set by `ulimit`.
     pub fn limited(limit: &str, variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("ulimit {limit}; exec '{PROGRAM}' \"$@\"");
@@ -85,7 +85,7 @@ impl Program {
         Self::start_with(every_second_all(api, extra_env), &arguments).await
     }
 
-    /// Starts an exporter with this environment and these arguments, and waits until it listens.
+    /// Starts an exporter with the given environment and arguments, and waits until it listens.
     pub async fn start_with(variables: Vec<(OsString, OsString)>, arguments: &[&str]) -> Self {
         Self::spawn(variables, arguments).wait_until_listening().await
     }
@@ -190,7 +190,7 @@ impl Program {
         memory.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
     }
 
-    /// Sends a signal. `name` has no prefix `SIG`.
+    /// Sends a signal. `name` does not include the prefix `SIG`.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args([format!("-{name}"), self.child.id().to_string()])

@@ -80,8 +80,8 @@ impl Server {
             format!("--storage.tsdb.path={}", directory.join("data").display()),
             "--storage.tsdb.retention.time=90d".to_owned(),
             "--web.enable-lifecycle".to_owned(),
-            // After this time, instead of a minute, alerts are sent again that were sent before Alertmanager was
-            // configured.
+            // Alerts that were sent before Alertmanager was configured are sent again after this time, instead of after
+            // a minute.
             "--rules.alert.resend-delay=5s".to_owned(),
         ];
         Self::start(&tool("EXPORTER_TEST_PROMETHEUS", "prometheus"), directory, &arguments).await

@@ -129,7 +129,7 @@ impl Browser {
     fn next_message(&mut self, start: Instant, waiting_for: &str) -> Value {
         match self.messages.recv_timeout(TIMEOUT.saturating_sub(start.elapsed())) {
             Ok(message) => message,
-            Err(RecvTimeoutError::Timeout) => panic!("the browser does not respond to {waiting_for}"),
+            Err(RecvTimeoutError::Timeout) => panic!("the browser did not respond to {waiting_for}"),
             Err(RecvTimeoutError::Disconnected) => panic!("the browser has exited; tests/run installs it"),
         }
     }

@@ -11,7 +11,7 @@ use crate::harness::program::Program;
 
 const DAY: i64 = 86_400;
 
-/// Returns a run of a backup scope that ended at this Unix time.
+/// Returns a run of a backup scope that ended at the Unix time `end`.
 fn run(status: i64, scope: &str, end: i64) -> Run {
     Run {
         id: format!("run-of-{scope}-{end}"),

@@ -26,8 +26,8 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Renders a template for each account, or once without accounts: a dict with root and template. The values of an
-account are those of the chart, overridden by its auth and config. */}}
+{{/* Renders a template for each account, or once if there are no accounts. Takes a dict with root and template. The
+values of an account are those of the chart, overridden by the account's auth and config. */}}
 {{- define "elements-exporter.ofEachAccount" -}}
 {{- $root := .root -}}
 {{- $template := .template -}}
@@ -88,7 +88,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- uniq $keys | toJson -}}
 {{- end -}}
 
-{{/* The configuration file of one registration: a dict with root, clientId and clientSecretKey. */}}
+{{/* The configuration file of one registration. Takes a dict with root, clientId and clientSecretKey. */}}
 {{- define "elements-exporter.config" -}}
 {{- $files := "/etc/elements_exporter/secret" -}}
 {{- $auth := dict "client_id" .clientId -}}
@@ -138,9 +138,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "serviceMonitor and podMonitor: enable one of them, because each scrapes everything" -}}
 {{- end -}}
 {{- if and .Values.state.existingClaim .Values.account -}}
-{{- fail "state.existingClaim cannot be combined with accounts: each needs a separate state" -}}
+{{- fail "state.existingClaim cannot be combined with accounts, because each account needs a separate state" -}}
 {{- end -}}
 {{- if and .Values.state.existingClaim (gt (int .Values.shards) 1) -}}
-{{- fail "state.existingClaim cannot be combined with several shards: each needs a separate state" -}}
+{{- fail "state.existingClaim cannot be combined with several shards, because each shard needs a separate state" -}}
 {{- end -}}
 {{- end -}}

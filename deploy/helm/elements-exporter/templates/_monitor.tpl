@@ -1,4 +1,4 @@
-{{/* The endpoint of a monitor: a dict with root and the values of the monitor. */}}
+{{/* The endpoint of a monitor. Takes a dict with root and monitor, the values of the monitor. */}}
 {{- define "elements-exporter.endpoint" -}}
 port: metrics
 {{- with .root.Values.web.routePrefix }}
@@ -13,12 +13,12 @@ scrapeTimeout: {{ .monitor.scrapeTimeout }}
 {{ toYaml . }}
 {{- end }}
 relabelings:
-  # The operator adds these labels to every target, and the exporter has some of them with other meanings: the service
-  # that is backed up, the API endpoint, the container of an object. Prometheus would rename the exporter's
-  # labels to exported_service and so on, and rules and dashboards would not find them.
+  # The operator adds these labels to every target. The exporter uses some of them with other meanings: the service that
+  # is backed up, the API endpoint, and the container of an object. Prometheus would rename the exporter's labels to
+  # exported_service and so on, and rules and dashboards would not find them.
   - action: labeldrop
     regex: service|endpoint|container|pod
-  # A pod's address changes with each restart. With a constant name, series continue.
+  # A pod's address changes with each restart. A constant instance keeps the series continuous.
   {{- if gt (int .root.Values.shards) 1 }}
   - sourceLabels: [__meta_kubernetes_namespace, __meta_kubernetes_pod_name]
     separator: /

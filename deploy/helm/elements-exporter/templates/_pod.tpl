@@ -79,8 +79,8 @@ spec:
           containerPort: 10027
       # Neither probe calls the API: an API outage does not make a pod unhealthy, and a restart would not help.
       {{- if .Values.web.existingSecret }}
-      # The password also protects these paths, and the kubelet does not have it. The health check accepts a response
-      # that requires the password as healthy.
+      # The password also protects these paths, and the kubelet does not have it. The health check treats a response that
+      # asks for the password as healthy.
       livenessProbe:
         exec:
           command:
@@ -93,7 +93,7 @@ spec:
         periodSeconds: 30
         timeoutSeconds: 5
       # Without a password, the probe checks that the exporter serves TLS and is ready. With a password or required
-      # client certificates, it only checks that the exporter serves.
+      # client certificates, it only checks that the exporter accepts connections.
       readinessProbe:
         exec:
           command:
@@ -112,8 +112,8 @@ spec:
           port: metrics
         periodSeconds: 30
         timeoutSeconds: 5
-      # Ready once the customer list has been fetched or restored; scrapes do not depend on readiness, see the Service.
-      # Without restored state, a rollout with invalid credentials does not complete.
+      # The pod is ready once the customer list has been fetched or restored. Scrapes do not depend on readiness; see the
+      # Service. Without restored state, a rollout with invalid credentials does not complete.
       readinessProbe:
         httpGet:
           path: {{ .Values.web.routePrefix }}/-/ready
@@ -133,7 +133,7 @@ spec:
           mountPath: /etc/elements_exporter/attributes
           readOnly: true
         {{- end }}
-        # The whole volume without subPath, because changes to the Secret do not update a subPath.
+        # The whole volume is mounted, because changes to the Secret do not update a subPath.
         - name: secret
           mountPath: /etc/elements_exporter/secret
           readOnly: true

@@ -68,7 +68,7 @@ async fn run_completes_once() {
         assert_eq!(customer.ended(NOW + HOUR, &[running]).await, none);
         let both = [row(NOW + 2 * HOUR), row(NOW - HOUR)];
         assert_eq!(customer.ended(NOW + 2 * HOUR, &both).await, [id(NOW + 2 * HOUR)]);
-        let EndedRun { key, run } = &customer.ended[0];
+        let CompletedRun { key, run } = &customer.ended[0];
         assert_eq!(
             (&*key.service, &*key.module, &key.scope),
             ("Microsoft 365", "Exchange Online", &None)

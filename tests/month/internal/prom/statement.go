@@ -15,8 +15,8 @@ import (
 
 var promqlParser = parser.NewParser(parser.Options{})
 
-// statement is the expression of a rule with its text. Without it, Prometheus formats the expression twice at every
-// evaluation.
+// statement is the expression of a rule, together with its text. Without the stored text, Prometheus would format the
+// expression twice at every evaluation.
 type statement struct {
 	parser.Expr
 	text string

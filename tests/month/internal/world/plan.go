@@ -70,7 +70,7 @@ func (w *World) plan() {
 	}
 }
 
-// isSelective returns whether only few customers are suitable for a kind. Such kinds are placed first.
+// isSelective returns whether only a few customers are suitable for a kind. Such kinds are placed first.
 func (k *Kind) isSelective() bool { return k.Where.MinScopes > 0 || k.Where.Type != nil }
 
 func (w *World) place(k *Kind, fleet *timetable) bool {

@@ -52,7 +52,7 @@ func (c *Customer) JobsAt(t time.Time, second bool) []Row {
 			newest[m.Number] = row.Modified
 		}
 	}
-	for i := range rows { // the API reports when the module changed instead of the run
+	for i := range rows { // the API reports the time of the module's last change instead of the run's
 		if rows[i].Scope != "" && !rows[i].Modified.IsZero() {
 			rows[i].Modified = newest[rows[i].Module]
 		}
