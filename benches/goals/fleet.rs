@@ -41,8 +41,11 @@ const CUSTOMER: &str = "elements-customer.json";
 /// Number of slow panels to print.
 const SLOWEST: usize = 3;
 
-/// Seconds between samples of the history, and between scrapes.
+/// Seconds between scrapes.
 const INTERVAL: i64 = 60;
+
+/// Seconds between samples of the history: the interval of the rules that record the series in [`LONG`].
+const RECORDING_INTERVAL: i64 = 120;
 const DAY: i64 = 86_400;
 const DAYS: i64 = 30;
 
@@ -144,7 +147,7 @@ impl Prometheus {
             let pairs: Vec<String> = pairs.map(|(label, value)| format!("{label}={value}")).collect();
             let value = series["value"][1].as_str().unwrap();
             let days = if LONG.contains(&name) { DAYS } else { 2 };
-            for at in (now - days * DAY..now - 2 * INTERVAL).step_by(INTERVAL as usize) {
+            for at in (now - days * DAY..now - RECORDING_INTERVAL).step_by(RECORDING_INTERVAL as usize) {
                 writeln!(out, "{name}{{{}}} {value} {at}", pairs.join(",")).unwrap();
             }
         }
@@ -196,7 +199,7 @@ fn measure(customers: usize) {
     prometheus
         .wait_for_result("customer_module:elements_attention:rank and on () module:elements_job_failing:ratio26h");
     prometheus.backfill_history();
-    prometheus.wait_for_result("count_over_time(module:elements_job_failing:ratio26h[28d]) > 28 * 1000");
+    prometheus.wait_for_result("count_over_time(module:elements_job_failing:ratio26h[28d]) > 28 * 700");
     let count = |query: &str| -> f64 {
         let value = prometheus.instant(query);
         value[0]["value"][1].as_str().unwrap().parse().unwrap()

@@ -75,10 +75,12 @@ const SUMS: [&str; 6] = [
 ];
 
 /// Recorded series that depend on the time of the latest poll, which cannot be inlined into their rules.
-const OF_POLLS: [&str; 3] = [
+const OF_POLLS: [&str; 5] = [
     "customer:elements_jobs_fresh:bool",
     "customer_module:elements_attention:rank",
     "module:elements_customers_overdue:count",
+    "fleet:elements_jobs_fresh:count",
+    "fleet:elements_jobs_fresh:sum",
 ];
 
 /// Checks the values of [`OF_POLLS`] at one time: every customer has just been polled, and exactly the modules that
@@ -86,7 +88,11 @@ const OF_POLLS: [&str; 3] = [
 fn check_series_of_polls(recorded: &BTreeMap<String, History>, at: i64) {
     let of = |name: &str| &recorded[name][&at];
     assert!(of(OF_POLLS[0]).values().all(|fresh| *fresh == 1.0));
-    assert_eq!(of(OF_POLLS[0]).len(), of("customer:elements_customer_info:max").len());
+    let customers = of("customer:elements_customer_info:max").len();
+    assert_eq!(of(OF_POLLS[0]).len(), customers);
+    for total in [OF_POLLS[3], OF_POLLS[4]] {
+        assert_eq!(of(total).values().sum::<f64>(), customers as f64, "{total}");
+    }
     let without = |labels: &BTreeMap<String, String>, name: &str| -> BTreeMap<String, String> {
         let mut labels = labels.clone();
         labels.remove(name);

@@ -24,6 +24,8 @@ const GAP: i64 = 3 * 3600;
 struct Situation {
     at: i64,
     text: BTreeMap<i64, String>,
+    /// Whether each customer's data is fresh.
+    customers: Vec<bool>,
 }
 
 impl Situation {
@@ -31,6 +33,7 @@ impl Situation {
         Self {
             at,
             text: BTreeMap::new(),
+            customers: Vec::new(),
         }
     }
 
@@ -74,10 +77,43 @@ impl Situation {
         self.with_value(r#"elements_exporter_build_info{job="e",instance="i"}"#, 1.0)
     }
 
-    /// Adds a customer with fresh or stale data and one module.
-    fn customer(self, id: &str, is_fresh: bool, rank: Option<f64>, failures: f64) -> Self {
+    /// Time of the latest poll of a customer.
+    fn read_at(&self, is_fresh: bool) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
         let read = (self.at - if is_fresh { 60 } else { 3600 }) as f64;
+        read
+    }
+
+    /// Adds the series about all customers together.
+    fn with_totals(self) -> Self {
+        let count = self.customers.len();
+        if count == 0 {
+            return self;
+        }
+        let fresh = self.customers.iter().filter(|is_fresh| **is_fresh).count();
+        let oldest = self.read_at(fresh == count);
+        let read = self.read_at(true);
+        #[expect(clippy::cast_precision_loss, reason = "a few customers")]
+        let totals = [
+            ("fleet:elements_jobs_fresh:sum", fresh as f64),
+            ("fleet:elements_jobs_fresh:count", count as f64),
+            ("fleet:elements_customers_with_rpo:count", count as f64),
+            ("fleet:elements_jobs_read_timestamp_seconds:min", oldest),
+        ];
+        let mut it = self;
+        for (name, value) in totals {
+            it = it.with_value(&format!(r#"{name}{{job="e"}}"#), value);
+        }
+        if fresh > 0 {
+            it = it.with_value(r#"fleet:elements_jobs_read_timestamp_seconds:min_fresh{job="e"}"#, read);
+        }
+        it
+    }
+
+    /// Adds a customer with fresh or stale data and one module.
+    fn customer(mut self, id: &str, is_fresh: bool, rank: Option<f64>, failures: f64) -> Self {
+        self.customers.push(is_fresh);
+        let read = self.read_at(is_fresh);
         let module = format!(r#"job="e",customer_id="{id}",service="Microsoft 365",module="OneDrive""#);
         let mut it = self
             .with_value(
@@ -158,7 +194,7 @@ struct Evaluation {
 impl Evaluation {
     async fn at(situations: Vec<Situation>) -> Vec<Self> {
         let mut evaluations = Vec::new();
-        for situation in situations {
+        for situation in situations.into_iter().map(Situation::with_totals) {
             let directory = tempfile::tempdir().unwrap();
             let file = directory.path().join("history");
             let document: String = situation.text.values().map(String::as_str).collect();
@@ -405,7 +441,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let covered = live.only(CUSTOMER, "Coverage").await;
     assert_eq!((covered.text.as_str(), covered.colour.as_str()), ("0.95", "green"));
 
-    let read = live.named(FLEET, "Data", "oldest read").await;
+    let read = live.named(FLEET, "Data", "oldest data").await;
     assert_eq!(read.colour, "green");
 
     // While the exporter is down, the alert about it comes first, the last known failures are displayed, and zeros are
@@ -421,7 +457,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!(down.only(EXPORTER, "API").await.colour, GREY);
     assert_eq!(down.only(EXPORTER, "State file").await.text, "no data");
     // Once the values have expired, even an age below the threshold is not green.
-    let read = down.named(FLEET, "Data", "oldest read, stale").await;
+    let read = down.named(FLEET, "Data", "oldest data, stale").await;
     assert_eq!(read.colour, "red");
     let critical = down.named(FLEET, "Critical alerts", "exporter and API").await;
     assert_eq!((critical.text.as_str(), critical.colour.as_str()), ("1", "red"));

@@ -20,13 +20,19 @@ const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 const SCRAPE_SERIES: [&str; 2] = ["up", "scrape_duration_seconds"];
 
 /// Series that dashboards select by labels that the series lack. The selectors match only while the variables for these
-/// labels select everything. Otherwise, the query reads the series of modules, or the panel shows no trend.
-const MATCHED_BY_ALL: [(&str, &[&str]); 2] = [
+/// labels select everything. In all other cases, the query reads the series of modules, or the panel shows no trend.
+const MATCHED_BY_ALL: [(&str, &[&str]); 5] = [
     ("customer:elements_job_rpo_seconds:min", &["service", "module"]),
+    (
+        "fleet:elements_customers_with_rpo:count",
+        &["customer_id", "service", "module"],
+    ),
     (
         "fleet:elements_customers_within_rpo:ratio",
         &["customer_id", "service", "module"],
     ),
+    ("fleet:elements_jobs_fresh:count", &["customer_id"]),
+    ("fleet:elements_jobs_fresh:sum", &["customer_id"]),
 ];
 
 /// The label that contains the name of a metric.

@@ -326,7 +326,7 @@ async fn check_query(
 fn may_be_empty(label: &str, expr: &str) -> bool {
     ["license", "scope", "backup", "name", "reason", "tier", "region", "team"].contains(&label)
         || label == "service" && expr.contains("elements_attention")
-        || expr.contains("ALERTS") && label != "alertname" && label != "severity"
+        || (expr.contains("ALERTS") || expr.contains("alert:")) && label != "alertname" && label != "severity"
 }
 
 /// Returns the start, end and step of a range query over the history up to now.

@@ -72,15 +72,16 @@ const DAY: f64 = 86_400.0;
 
 const MONTH: Kept = Kept::days(super::DAYS);
 const WEEK: Kept = Kept::days(7);
-/// For `offset 26h`, and for panels that compare with yesterday.
+/// Samples of the last two days, for `offset 26h` and for panels that compare with the previous day.
 const TWO_DAYS: Kept = Kept::days(2);
-/// For the daily growth over a week, which compares each sample with the sample a day earlier.
+/// Samples of the last eight days, for the daily growth over a week. The growth compares each sample with the sample
+/// from a day earlier.
 const EIGHT_DAYS: Kept = Kept::days(8);
-/// For panels that take the maximum of each day.
+/// Samples every six hours, for panels that take the maximum of each day.
 const QUARTER_DAILY: Kept = MONTH.every(6);
-/// For the sums of the monthly report.
+/// Samples every six hours, for the sums of the monthly report.
 const REPORT: Kept = MONTH.every(6);
-/// For values in the monthly report, which uses only the last value of each day.
+/// Samples every twelve hours, for values in the monthly report, which uses only the last value of each day.
 const HALF_DAILY: Kept = MONTH.every(12);
 
 /// Recorded series, and which of their samples are written.
@@ -111,6 +112,8 @@ const RECORDED: &[(&str, Kept)] = &[
     ("fleet:elements_customers:sum", MONTH),
     ("fleet:elements_customers_overdue:sum", MONTH),
     ("fleet:elements_customers_within_rpo:ratio", MONTH),
+    ("fleet:elements_jobs_fresh:count", MONTH),
+    ("fleet:elements_jobs_fresh:sum", MONTH),
     ("fleet:elements_protected_size_bytes:sum", MONTH),
     ("fleet:elements_report_covered_seconds:sum1h", REPORT),
     (
@@ -147,7 +150,7 @@ impl Recorder {
     /// step, in order.
     pub(super) fn record(&mut self, exposition: &str, step: u32, at: i64) -> Vec<Recorded> {
         let samples = Samples::of(exposition, READ);
-        #[expect(clippy::cast_precision_loss, reason = "whole seconds of our time")]
+        #[expect(clippy::cast_precision_loss, reason = "a double represents Unix times exactly")]
         let now = at as f64;
         let mut out = Output {
             step,
@@ -367,6 +370,9 @@ fn record_customers(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output
     out.series("customer:elements_customer_info:max", info());
     out.series("customer:elements_customer_info:max1h", info());
     out.groups("customer:elements_jobs_fresh:bool", grouped(info(), CUSTOMER, f64::max));
+    for name in ["fleet:elements_jobs_fresh:sum", "fleet:elements_jobs_fresh:count"] {
+        out.fleet(name, info().map(|(_, one)| one).sum());
+    }
     let objectives = jobs.modules.iter().map(|module| (module.labels, module.rpo));
     out.groups(
         "customer:elements_job_rpo_seconds:min",
