@@ -23,8 +23,8 @@ pub use customers::{CustomerHealth, CustomerList, CustomerRow};
 pub use detail::{CustomerDetail, DataSource};
 pub use runs::CustomerRuns;
 
-/// Time during which a summary is cached. With ten thousand customers, building one takes a few hundredths of a second.
-/// Pages reload less often.
+/// Time during which a summary is cached. With ten thousand customers, building a summary takes a few hundredths of a
+/// second. Pages reload less often than once per second.
 const SUMMARY_LIFETIME: Duration = Duration::from_secs(1);
 
 /// Builds the contents of the status pages.
@@ -86,7 +86,7 @@ pub struct CollectorSummary {
 }
 
 impl CollectorSummary {
-    /// Returns whether the permission is granted or not checked yet.
+    /// Returns `false` only if the permission is known to be missing.
     pub fn is_permitted(&self) -> bool {
         self.overview.permitted != Some(false)
     }

@@ -22,8 +22,8 @@ pub struct Links {
 }
 
 impl Links {
-    /// Creates links below the exporter's external URL and Grafana's URL. Neither URL may have a query or fragment. If
-    /// a URL is missing, the paths in the files are kept.
+    /// Creates links under the exporter's external URL and Grafana's URL. Neither URL may have a query or fragment. If
+    /// a URL is missing, its links remain paths.
     pub fn new(exporter: Option<&Url>, grafana: Option<&Url>) -> Self {
         let base = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
         Self {

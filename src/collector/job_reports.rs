@@ -366,7 +366,7 @@ const SHAPE_ERRORS: Shape<LabelledCount> = Shape {
     labels: &[SERVICE, MODULE, SCOPE, label("error", |row| Some(&row.label))],
     columns: &[gauge(
         "elements_job_report_errors",
-        "Objects by error in the latest job report: the ten most common errors, and other for the rest",
+        "Objects by error in the latest job report: the ten most common errors, with the rest counted as other",
         |row| Some(super::float(row.count)),
     )],
 };

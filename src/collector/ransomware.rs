@@ -211,7 +211,7 @@ const SHAPE: Shape<SignCount> = Shape {
     ],
     columns: &[gauge(
         "elements_tenant_ransomware_objects",
-        "Objects of the tenant with signs of ransomware within the last seven days",
+        "Objects of the tenant in which signs of ransomware were detected within the last seven days",
         |row| Some(super::float(row.count)),
     )],
 };

@@ -393,7 +393,7 @@ mod tests {
             .unwrap_err(),
             "a.yml:2: unknown key \"[1].teer\"; did you mean \"tier\"?; \
              a.yml:3: [2]: does not name a customer; expected an id or a glob that matches the organization; \
-             a.yml:4: [3]: text is not a mapping; expected customer, id, organization, country, tier, region, team, modules"
+             a.yml:4: [3]: must be a mapping, not text; expected customer, id, organization, country, tier, region, team, modules"
         );
         let long = "x".repeat(MAX_VALUE_CHARS + 1);
         let many = format!("customer,tier\n{}", format!("a,{long}\n").repeat(MAX_REPORTED + 2));

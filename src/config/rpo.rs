@@ -131,7 +131,7 @@ rpo:
         assert_eq!(read("[{module: 303, rpo: 1h}]").unwrap().rpo.overrides.len(), 1);
         assert_eq!(
             message(read("4h")),
-            "ELEMENTS_RPO__OVERRIDES: rpo.overrides[0]: text is not a mapping; expected customer, tier, region, team, service, module, scope, rpo, until, reason"
+            "ELEMENTS_RPO__OVERRIDES: rpo.overrides[0]: must be a mapping, not text; expected customer, tier, region, team, service, module, scope, rpo, until, reason"
         );
     }
 
@@ -172,11 +172,11 @@ rpo:
             ),
             (
                 "[none]",
-                "rpo.overrides[0]: text is not a mapping; expected customer, tier, region, team, service, module, scope, rpo, until, reason",
+                "rpo.overrides[0]: must be a mapping, not text; expected customer, tier, region, team, service, module, scope, rpo, until, reason",
             ),
             (
                 "none",
-                "rpo.overrides[0]: text is not a mapping; expected customer, tier, region, team, service, module, scope, rpo, until, reason",
+                "rpo.overrides[0]: must be a mapping, not text; expected customer, tier, region, team, service, module, scope, rpo, until, reason",
             ),
             (
                 "{}",

@@ -185,20 +185,20 @@ fn unknown_keys_are_rejected() {
         ),
         (
             "api.timeout: 5s",
-            "unknown key \"api.timeout\"; did you mean \"timeout:\" below \"api:\"?",
+            "unknown key \"api.timeout\"; did you mean \"timeout:\" under \"api:\"?",
         ),
         (
             "collectors: {jobs.interval: 5m}",
-            "unknown key \"collectors.jobs.interval\"; did you mean \"interval:\" below \"collectors: jobs:\"?",
+            "unknown key \"collectors.jobs.interval\"; did you mean \"interval:\" under \"collectors: jobs:\"?",
         ),
         (
             "auth: hunter2",
-            "auth: text is not a mapping; expected client_id, client_secret, client_secret_file, \
+            "auth: must be a mapping, not text; expected client_id, client_secret, client_secret_file, \
              client_secret_expires, certificate_file, private_key_file, certificate_password, certificate_password_file",
         ),
         (
             "collectors: {jobs: [x]}",
-            "collectors.jobs: a list is not a mapping; expected enabled, interval, stale_after, job_types, job_modules",
+            "collectors.jobs: must be a mapping, not a list; expected enabled, interval, stale_after, job_types, job_modules",
         ),
     ] {
         assert_eq!(message(from_file(yaml)), format!("elements.yml:1: {problem}"));
@@ -271,7 +271,7 @@ fn errors_contain_file_and_line() {
 fn files_without_a_configuration_are_rejected() {
     assert_eq!(
         message(from_file("hunter2")),
-        "elements.yml:1: text is not a mapping; expected api, auth, customers, collectors, rpo, metrics, events, state"
+        "elements.yml:1: must be a mapping, not text; expected api, auth, customers, collectors, rpo, metrics, events, state"
     );
     assert_eq!(
         message_of_file(&[b' '; (1 << 20) + 1]),

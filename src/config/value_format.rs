@@ -63,7 +63,6 @@ impl fmt::Display for ValueFormat {
             Self::Choice([]) => Ok(()),
             Self::Number(most) => write!(formatter, "a number above 0 and at most {most}"),
             Self::Integer(least, Some(most)) => write!(formatter, "a whole number from {least} to {most}"),
-            Self::Integer(1, None) => formatter.write_str("a whole number above 0"),
             Self::Integer(least, None) => write!(formatter, "a whole number of at least {least}"),
         }
     }

@@ -127,7 +127,7 @@ pub fn management_mode(text: &str) -> Option<ManagementMode> {
     })
 }
 
-/// Parses a flag: true or false, yes or no, 1 or 0, enabled or disabled, in any case.
+/// Parses a flag, ignoring case: true or false, yes or no, 1 or 0, enabled or disabled.
 ///
 /// # Errors
 ///

@@ -9,8 +9,8 @@ use ring::digest;
 /// scrape.
 pub const MAX_TEXT_CHARS: usize = 256;
 
-/// Truncates text with an ellipsis, and replaces control and bidirectional characters, so that labels are displayed as
-/// they are stored.
+/// Truncates text with an ellipsis, and replaces control characters and bidirectional formatting characters, so that
+/// labels are displayed as they are stored.
 pub fn truncate(text: &str) -> Cow<'_, str> {
     let end = text.char_indices().nth(MAX_TEXT_CHARS);
     let truncated = match end.and_then(|(end, _)| text.get(..end)) {
@@ -25,7 +25,7 @@ pub fn truncate(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns whether a character is a control character, separates lines or changes the order of displayed text. A NUL
-/// ends the input of Prometheus's lexer, and a carriage return ends a line in some parsers.
+/// ends the input of Prometheus' lexer, and a carriage return ends a line in some parsers.
 pub fn is_misleading(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
@@ -48,7 +48,8 @@ pub(super) fn is_replaced_in_labels(character: char) -> bool {
 /// Maximum length of external text in a log line, in characters: enough for a complete id.
 const MAX_LOGGED_CHARS: usize = 60;
 
-/// Makes text safe to log: truncates it, and replaces control characters, bidirectional characters and email addresses.
+/// Makes text safe to log: truncates it, and replaces control characters and bidirectional formatting characters.
+/// Returns a placeholder if the text contains an `@`.
 pub fn log_safe(text: &str) -> String {
     if text.contains('@') {
         return "(email address)".to_owned();

@@ -72,14 +72,14 @@ impl Outcome {
         let mut sorted = self.detection_delays.clone();
         sorted.sort();
         let at = sorted.len().saturating_sub(1) as f64 * fraction;
-        #[expect(clippy::cast_possible_truncation, reason = "an index of the list")]
+        #[expect(clippy::cast_possible_truncation, reason = "an index into the list")]
         let at = at.round() as usize;
         *sorted.get(at).unwrap()
     }
 }
 
-/// Whether the optional collectors are polled. They send one request per hundred customers for baselines. Per customer,
-/// they send ten requests for users, four for consent, and twenty for the reports of a failed backup.
+/// Whether the optional collectors run. They send one request per hundred customers for baselines. Per customer, they
+/// send ten requests for users, four for consent, and twenty for the reports of a failed backup.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Optional {
     Off,
@@ -115,7 +115,8 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
         }
     }
     let mut optional_rng = fastrand::Rng::with_seed(11);
-    // Each poll has its own jitter, so that the order of polls does not affect other targets.
+    // The jitter of a poll depends only on its collector, target and number, so that the order of polls does not affect
+    // the jitter of other targets.
     let mut poll_counts: BTreeMap<(CollectorId, Target), u64> = BTreeMap::new();
     let mut jitter = |collector: CollectorId, target: &Target, n: usize| {
         let count = poll_counts.entry((collector, target.clone())).or_default();
@@ -214,8 +215,8 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
 
 fn print(title: &str, outcome: &Outcome) {
     println!(
-        "{title:<32} failures {:>4}, visible after {:>6.1} min (median) {:>6.1} min (p99); {} requests, {} of them for \
-         jobs; longest time between two polls of jobs {:.0} min",
+        "{title:<32} failures {:>4}, visible after {:>6.1} min (median), {:>6.1} min (p99); {} requests, {} of them \
+         for jobs; longest time between two polls of jobs {:.0} min",
         outcome.detection_delays.len(),
         outcome.quantile(0.5).as_secs_f64() / 60.0,
         outcome.quantile(0.99).as_secs_f64() / 60.0,
@@ -241,7 +242,7 @@ fn failed_backup_is_detected_sooner_with_equal_requests() {
 #[test]
 fn intervals_are_kept_if_the_rate_suffices() {
     for order in [Order::LongestDue, Order::ByUrgency] {
-        // Three hundred customers need about two requests per second.
+        // Three hundred customers need less than two requests per second.
         let outcome = run(order, 300, 5.0, 4 * HOUR);
         let interval = Duration::from_secs(300);
         assert!(
@@ -256,7 +257,7 @@ fn intervals_are_kept_if_the_rate_suffices() {
 fn polls_stay_within_two_intervals_at_a_low_rate() {
     // Twelve hundred customers need six requests per second, of which five are allowed.
     let outcome = run(Order::ByUrgency, 1200, 5.0, 6 * HOUR);
-    print("by urgency, rate nearly suffices", &outcome);
+    print("by urgency, rate slightly too low", &outcome);
     assert!(
         outcome.longest_gap < Duration::from_secs(660),
         "{:?}",
@@ -266,7 +267,7 @@ fn polls_stay_within_two_intervals_at_a_low_rate() {
 
 #[test]
 fn optional_collectors_do_not_delay_a_failed_backup() {
-    // In turn, the rate is sufficient, nearly sufficient, insufficient for the optional collectors, and far too low.
+    // In turn, the rate is sufficient, nearly too low, slightly too low, and far too low.
     for customers in [300, 900, 1200, 5000] {
         let outcome_of = |optional| run_with(optional, Order::ByUrgency, customers, 5.0, 8 * HOUR);
         let (without, with) = (outcome_of(Optional::Off), outcome_of(Optional::On));

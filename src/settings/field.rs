@@ -113,7 +113,7 @@ impl<'a> Field<'a> {
     /// Returns the entries of a mapping, sorted by name.
     pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Self)>, Error> {
         let ValueKind::Table(entries) = self.kind() else {
-            return Err(self.invalid("is not a mapping; expected keys below it"));
+            return Err(self.invalid("is not a mapping; expected keys under it"));
         };
         let entry = |(name, value): (&'a String, &'a Value)| (name.as_str(), self.below(name, value));
         let mut entries: Vec<_> = entries.iter().map(entry).collect();

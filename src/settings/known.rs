@@ -6,13 +6,13 @@ use super::{Error, Field};
 use crate::domain::nearest;
 
 /// Rejects every key below `root` that is not in `known`, a list of dotted paths. A path with known keys below it is a
-/// section, and must be a mapping. Values below a known key are not checked.
+/// section, and must be a mapping or empty. Values below a known key are not checked.
 pub(crate) fn reject_unknown_keys(root: &Field<'_>, known: &[&str]) -> Result<(), Error> {
     KnownKeys(known).check(root, "")
 }
 
-/// Returns the known key that was probably intended: a key that ends in the written key, because its section was
-/// omitted, or otherwise the most similar key.
+/// Returns the known key that was probably intended. If the section was omitted, this is the key that ends in the
+/// written key; otherwise, it is the most similar key.
 pub(crate) fn nearest_key<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     key_ending_in(&written.to_lowercase(), known).or_else(|| nearest(written, known.iter().copied()))
 }
@@ -43,7 +43,10 @@ impl<'k> KnownKeys<'k> {
             }
             _ if is_section => {
                 let expected = self.names_in(path).join(", ");
-                Err(field.error(format!("{} is not a mapping; expected {expected}", field.kind_name())))
+                Err(field.error(format!(
+                    "must be a mapping, not {}; expected {expected}",
+                    field.kind_name()
+                )))
             }
             _ => Err(self.unknown(field, path)),
         }
@@ -72,7 +75,7 @@ impl<'k> KnownKeys<'k> {
         let sections = section.replace('.', ": ");
         self.0
             .contains(&path)
-            .then(|| format!("\"{name}:\" below \"{sections}:\""))
+            .then(|| format!("\"{name}:\" under \"{sections}:\""))
     }
 
     fn suggest(&self, path: &str) -> Option<String> {
@@ -109,7 +112,7 @@ impl<'k> KnownKeys<'k> {
         names
     }
 
-    /// Returns the names allowed in the nearest section around a key.
+    /// Returns the names allowed in the nearest known section that encloses a key.
     fn names_in_nearest_section(&self, path: &str) -> Vec<&'k str> {
         let (section, _) = path.rsplit_once('.').unwrap_or_default();
         let names = self.names_in(section);
@@ -178,7 +181,7 @@ mod tests {
             ("zzz: {y: }", "key \"zzz.y\"; expected api, auth, jobs, users"),
             (
                 "api.timeout: 1",
-                "key \"api.timeout\"; did you mean \"timeout:\" below \"api:\"?",
+                "key \"api.timeout\"; did you mean \"timeout:\" under \"api:\"?",
             ),
         ] {
             assert_eq!(rejected(yaml), format!("a.yml:1: unknown {hint}"));
@@ -189,11 +192,11 @@ mod tests {
     fn section_must_be_a_mapping() {
         assert_eq!(
             rejected("\nauth: hunter2"),
-            "a.yml:2: auth: text is not a mapping; expected client_id, client_secret"
+            "a.yml:2: auth: must be a mapping, not text; expected client_id, client_secret"
         );
         assert_eq!(
             rejected("[hunter2]"),
-            "a.yml:1: a list is not a mapping; expected api, auth, jobs, users"
+            "a.yml:1: must be a mapping, not a list; expected api, auth, jobs, users"
         );
     }
 }

@@ -42,7 +42,7 @@ pub struct ScanProfile {
     pub report: DailyReport,
     /// Whether API v1 uses the older of two spellings of the field names.
     pub older_spelling: bool,
-    /// Fields that replace or extend the JSON of the list and the detail.
+    /// Fields that replace or extend the profile's JSON in the list and in the response with its details.
     pub raw_fields: BTreeMap<String, Value>,
     pub(crate) scans: Scans,
 }
@@ -73,7 +73,7 @@ pub struct DailyReport {
     pub raw_fields: BTreeMap<String, Value>,
 }
 
-/// An object of a daily report.
+/// An object listed in a daily report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
     /// Name of the object.

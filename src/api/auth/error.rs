@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use crate::api::credential::CredentialError;
 
-/// First and longest pause after the registration has been rejected. A wrong secret does not become valid within
-/// seconds, and frequent failed requests can make the identity provider lock the account.
+/// First and longest pause after the registration has been rejected or the credential cannot be read. A wrong secret
+/// does not become valid within seconds, and frequent failed requests can make the identity provider lock the account.
 const REJECTED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
 
-/// First and longest pause after the token endpoint has been unreachable or has sent an invalid response.
+/// First and longest pause after all other failures, such as an unreachable token endpoint or an invalid response.
 const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// Minimum clock skew that an error mentions as a possible cause. Assertions are valid from one minute before to
-/// five minutes after they are signed.
+/// A clock skew above this value is mentioned in errors as a possible cause. Assertions are valid from one minute
+/// before to five minutes after they are signed.
 const SIGNIFICANT_SKEW_SECONDS: i64 = 60;
 
 /// All values of [`Error::reason`]. Their counters start at zero.

@@ -148,13 +148,13 @@ enum Generation {
 enum Kind {
     Finished,
     Failed,
-    /// Failed before it processed any object: all counts are 0.
+    /// Failed, but has no failed objects: all counts by result are 0.
     FailedEarly,
     FailedUndated,
     WithException,
     /// Started and ended in the same second.
     ZeroSeconds,
-    /// Had nothing to back up: no id and no times.
+    /// Had nothing to back up: no id, start or end.
     WithoutObjects,
     Skipped,
     Running,

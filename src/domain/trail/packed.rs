@@ -1,4 +1,5 @@
-//! Encodes runs as bytes, newest first. A run's times and id are encoded as differences from the previous run.
+//! Encodes runs as bytes, newest first. In this format, the previous run is the run that was encoded just before, which
+//! is newer. Ends and ids are encoded as differences from the previous run. Fields that a run lacks are omitted.
 //!
 //! | bytes | |
 //! |---|---|
@@ -23,7 +24,7 @@ const HAS_ID: u8 = 1;
 const HAS_START: u8 = 1 << 1;
 const HAS_END: u8 = 1 << 2;
 
-/// The bits of the counts, in the order in which they are written.
+/// Flag bits of the counts, in the order in which the counts are written.
 const COUNTS: [u8; 5] = [1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7];
 
 /// Encodes runs. Returns no bytes if there are no runs.

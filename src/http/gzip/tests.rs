@@ -175,7 +175,7 @@ async fn compression_is_limited_to_changed_chunks() {
 async fn other_tasks_run_between_cached_chunks() {
     let site = Site::new(60_000, HOUR);
     site.fetch_text().await;
-    // The cached compression expires, although each of its chunks is still valid.
+    // The cached body expires, although each of its chunks is still valid.
     lock(&site.compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
     let yields = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&yields);

@@ -33,7 +33,7 @@ pub struct Guard {
     file: PathBuf,
     slots: CheckSlots,
     state: Mutex<GuardState>,
-    /// Time of the last check. The lock is held during a check, so that only one request checks at a time.
+    /// Time of the last check. The lock is held during a check, so that checks do not run concurrently.
     last_check: tokio::sync::Mutex<Instant>,
 }
 

@@ -14,8 +14,8 @@ use crate::simulator::services::Services;
 
 mod products;
 
-/// Minimum time since the start of a silent module's last run. Like the times below, it is in real seconds at any
-/// speed, because RPOs are configured in real time.
+/// Minimum time since the start of a silent module's last run. Like the times below, it is in real seconds and does not
+/// depend on the simulation speed, because RPOs are configured in real time.
 const SILENT_FOR: i64 = 5 * 86_400;
 
 /// Minimum time since the start of a stuck run.
@@ -140,7 +140,7 @@ impl CustomerGenerator<'_> {
     fn tenants(&mut self) -> Vec<Tenant> {
         let count = match self.index {
             index if index.is_multiple_of(7) => 2,
-            // Customers that do not use Microsoft 365.
+            // Some of the customers that do not use Microsoft 365.
             index if index % 10 == 6 => 0,
             _ => 1,
         };
@@ -312,7 +312,8 @@ impl CustomerGenerator<'_> {
             .filter(|module| module.job_type == MICROSOFT_365 && !matches!(module.number, 8 | 10));
         listed
             .flat_map(|module| {
-                // One customer in fourteen has rows per tenant, and another has rows both with and without a tenant.
+                // One customer in fourteen has rows per tenant, and another one in fourteen has rows both with and
+                // without a tenant.
                 let of_tenants: Vec<Option<String>> = match self.index % 14 {
                     7 => tenants.iter().map(|tenant| Some(tenant.id.clone())).collect(),
                     0 if self.index > 0 && module.number % 2 == 0 => {

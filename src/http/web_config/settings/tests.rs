@@ -240,15 +240,15 @@ fn malformed_files_are_rejected() {
     for (text, part) in [
         (
             "- a\n",
-            "web.yml:1: a list is not a mapping; expected tls_server_config",
+            "web.yml:1: must be a mapping, not a list; expected tls_server_config",
         ),
         (
             "just text",
-            "web.yml:1: text is not a mapping; expected tls_server_config",
+            "web.yml:1: must be a mapping, not text; expected tls_server_config",
         ),
         (
             "tls_server_config: [a]\n",
-            "web.yml:1: tls_server_config: a list is not a mapping; expected cert_file",
+            "web.yml:1: tls_server_config: must be a mapping, not a list; expected cert_file",
         ),
         (
             "a: 1\na: 2\n",
