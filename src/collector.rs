@@ -288,19 +288,6 @@ pub struct CollectorSettings {
     pub customer_ids: Vec<String>,
 }
 
-/// Settings that determine a poll's requests. If a reload changes them, all targets are polled again.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RequestSettings {
-    /// Job types to request.
-    pub job_types: Vec<u16>,
-    /// Job modules to request.
-    pub job_modules: Vec<u16>,
-    /// Whether changed objects are requested.
-    pub scan_objects: bool,
-    /// Products whose app consent is polled.
-    pub consent_products: Vec<String>,
-}
-
 /// Output of a poll. Records are rendered after the poll, because settings may change during the poll. Outside the
 /// collectors, the record type is erased.
 #[derive(Debug)]
@@ -398,10 +385,11 @@ pub trait Collector: 'static {
         None
     }
 
-    /// Returns the settings on which requests or parsing depend; none by default.
-    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
-        let _ = settings;
-        RequestSettings::default()
+    /// Returns whether requests and parsing are the same under both settings; true by default. If a reload changes them,
+    /// all targets are polled again.
+    fn polls_alike(settings: &CollectorSettings, other: &CollectorSettings) -> bool {
+        let _ = (settings, other);
+        true
     }
 
     /// Returns whether a record and the previous record list different items. See [`Collector::ITEMS_FROM`].

@@ -33,8 +33,8 @@ use tracing::warn;
 
 use crate::api::client::ApiClient;
 use crate::collector::{
-    CollectorId, CollectorSettings, Context, PerCollector, Plan, PollOutput, RecordSource, RequestSettings, Target,
-    UNLICENSED_RECHECK, ids,
+    CollectorId, CollectorSettings, Context, PerCollector, Plan, PollOutput, RecordSource, Target, UNLICENSED_RECHECK,
+    ids,
 };
 use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::health::Health;
@@ -119,8 +119,8 @@ pub struct Scheduler {
 /// The outcome of a completed poll.
 struct Outcome {
     due: Due,
-    /// Request settings when the poll started.
-    request_settings: RequestSettings,
+    /// Settings when the poll started.
+    settings: Arc<CollectorSettings>,
     result: Result<PollOutput, PollError>,
 }
 
@@ -287,15 +287,11 @@ impl Scheduler {
         let client = Arc::clone(&self.config.client);
         let source = Arc::clone(&self.store);
         self.running.start(due.collector, &due.target);
-        let request_settings = due.collector.descriptor().request_settings(&self.config.settings);
+        let settings = Arc::clone(&self.config.settings);
         self.polls.spawn(async move {
             let target = due.target.clone();
             let result = poll_with_deadline(due.collector, client, target, source, context).await;
-            Outcome {
-                due,
-                request_settings,
-                result,
-            }
+            Outcome { due, settings, result }
         });
     }
 

@@ -323,12 +323,12 @@ impl Handle {
 
     /// Replaces the scopes granted to the registration. The scopes of existing tokens do not change.
     pub fn set_scopes(&self, scopes: Vec<String>) {
-        self.state().registration.set_scopes(scopes);
+        self.state().registration.scopes = scopes;
     }
 
     /// Replaces the client secret.
     pub fn set_secret(&self, secret: String) {
-        self.state().registration.set_secret(secret);
+        self.state().registration.secret = secret;
     }
 
     /// Invalidates all existing tokens.
@@ -339,7 +339,7 @@ impl Handle {
     /// Returns the number of requests to the token endpoint, regardless of their result.
     #[must_use]
     pub fn token_requests(&self) -> usize {
-        self.state().registration.requests()
+        self.state().registration.requests
     }
 
     /// Locks the state. Ignores a poisoned lock, because the world remains usable after a test has panicked.
@@ -380,31 +380,25 @@ impl State {
     fn respond(&mut self, call: &Call) -> (ApiResponse, faults::Delivery) {
         self.catch_up();
         if control::owns(&call.path) {
-            return (control::respond(self, call), faults::Delivery::Whole);
+            return (control::respond(self, call), faults::Delivery::default());
         }
         if call.path == TOKEN_PATH {
-            self.registration.count_request();
+            self.registration.requests += 1;
         }
-        let (response, delivery) = if self.limiter.as_mut().is_some_and(Limiter::is_exhausted) {
-            (throttled(), faults::Delivery::Whole)
+        let (response, fault) = if self.limiter.as_mut().is_some_and(Limiter::is_exhausted) {
+            (throttled(), None)
         } else {
-            match faults::pick(&mut self.faults, &call.method, &call.path, &mut self.rng) {
-                None => (self.correct_response(call, false), faults::Delivery::Whole),
+            let fault = faults::pick(&mut self.faults, &call.method, &call.path, &mut self.rng);
+            let response = match fault.clone() {
+                None => self.correct_response(call, false),
                 Some(kind) => kind.apply(|ignore_paging| self.correct_response(call, ignore_paging)),
-            }
+            };
+            (response, fault)
         };
-        self.record_request(
-            call,
-            if delivery.sends_status() {
-                response.status.as_u16()
-            } else {
-                0
-            },
-        );
-        let delivery = match self.latency.pause(&call.path, &response) {
-            Some(pause) if delivery == faults::Delivery::Whole => faults::Delivery::After(pause),
-            _ => delivery,
-        };
+        let latency = self.latency.pause(&call.path, &response);
+        let delivery = faults::Delivery { fault, latency };
+        let status = delivery.sends_status().then(|| response.status.as_u16());
+        self.record_request(call, status.unwrap_or(0));
         // The vendor's support team identifies a request by this header.
         let response = response.with_header("request-id", &self.rng.uuid());
         (response, delivery)

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::per_tenant::{Parts, Rules, TenantResult, Tenants, poll_tenants, request_all};
-use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Price, RequestSettings};
+use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
@@ -53,11 +53,8 @@ impl Collector for AppConsent {
         .await
     }
 
-    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
-        RequestSettings {
-            consent_products: settings.consent_products.clone(),
-            ..RequestSettings::default()
-        }
+    fn polls_alike(settings: &CollectorSettings, other: &CollectorSettings) -> bool {
+        settings.consent_products == other.consent_products
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Collector, CollectorId, CollectorSettings, Context, PollOutput, PollTarget, Price, Record, RecordSource,
-    RenderedRecord, RequestSettings, Target, TargetKind,
+    RenderedRecord, Target, TargetKind,
 };
 use crate::api::{Api, Endpoint, Error, Failure, Generation};
 use crate::domain::{CustomerId, HealthSummary, ModuleHealth, TenantId};
@@ -47,7 +47,8 @@ pub struct CollectorDescriptor {
     metrics: fn() -> Vec<ShapeMetrics>,
     parse: fn(&RawValue) -> Option<Arc<dyn Record>>,
     render: Render,
-    request_settings: fn(&CollectorSettings) -> RequestSettings,
+    /// See [`Collector::polls_alike`].
+    pub polls_alike: fn(&CollectorSettings, &CollectorSettings) -> bool,
     modules: Modules,
     is_quiet: fn(&dyn Record) -> bool,
     lists_other_items: fn(&dyn Record, &dyn Record) -> bool,
@@ -80,7 +81,7 @@ impl CollectorDescriptor {
                 Some(Arc::new(record))
             },
             render: render::<C>,
-            request_settings: C::request_settings,
+            polls_alike: C::polls_alike,
             modules: |record, customer, context| {
                 typed::<C>(record).map_or_else(Vec::new, |record| C::modules(record, customer, context))
             },
@@ -128,11 +129,6 @@ impl CollectorDescriptor {
     pub fn restore(&self, json: &RawValue, customer: &CustomerId, context: &Context) -> Option<RenderedRecord> {
         let (rendered, _) = self.render((self.parse)(json)?, customer, context)?;
         Some(rendered)
-    }
-
-    /// Returns the settings on which the collector's requests or parsing depend.
-    pub fn request_settings(&self, settings: &CollectorSettings) -> RequestSettings {
-        (self.request_settings)(settings)
     }
 
     /// Returns whether no run is in progress, which makes the next poll less urgent.

@@ -18,7 +18,7 @@ use self::request::fetch_rows;
 use self::samples::{
     RenderedModule, SHAPE_ENDED, SHAPE_EXEMPTION, SHAPE_LISTED, SHAPE_MODULE, SHAPE_OBJECTS, SHAPE_SCAN,
 };
-use super::{Collector, CollectorSettings, Context, PollOutput, RequestSettings};
+use super::{Collector, CollectorSettings, Context, PollOutput};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, Observer, v1, v3};
 use crate::domain::{
@@ -93,12 +93,8 @@ impl Collector for Jobs {
         !listed.any(|module| module.history.newest().is_some_and(Run::is_in_progress))
     }
 
-    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
-        RequestSettings {
-            job_types: settings.job_types.clone(),
-            job_modules: settings.job_modules.clone(),
-            ..RequestSettings::default()
-        }
+    fn polls_alike(settings: &CollectorSettings, other: &CollectorSettings) -> bool {
+        settings.job_types == other.job_types && settings.job_modules == other.job_modules
     }
 
     fn metrics() -> Vec<ShapeMetrics> {

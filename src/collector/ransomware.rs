@@ -12,55 +12,30 @@ use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
 use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 
-/// An object type and its fields in a response.
-struct ObjectType {
-    /// Value of the label `object_type`.
-    label: &'static str,
-    fields: BySign<Names>,
-}
-
-/// The object types, in the order of [`Signs`].
-const OBJECT_TYPES: [ObjectType; 4] = [
-    ObjectType {
-        label: "teams",
-        fields: BySign([
-            &["teamsUnderPotentialRansomwareAttack"],
-            &["teamsWithUnusualActivities"],
-            &["teamsWithSuspiciousObjects"],
-        ]),
-    },
-    ObjectType {
-        label: "sharepoint_sites",
-        fields: BySign([
-            &["sharePointSitesUnderPotentialRansomwareAttack"],
-            &["sharePointSitesWithUnusualActivities"],
-            &["sharePointSitesWithSuspiciousObjects"],
-        ]),
-    },
-    ObjectType {
-        label: "onedrives",
-        fields: BySign([
-            &["oneDrivesUnderPotentialRansomwareAttack"],
-            &["oneDrivesWithUnusualActivities"],
-            &["oneDrivesWithSuspiciousObjects"],
-        ]),
-    },
-    ObjectType {
-        label: "groups",
-        fields: BySign([
-            &["groupsUnderPotentialRansomwareAttack"],
-            &["groupsWithUnusualActivities"],
-            &["groupsWithSuspiciousObjects"],
-        ]),
-    },
-];
-
 /// A value for each sign of ransomware, worst first: potential attack, unusual activities, suspicious objects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct BySign<T>([T; 3]);
+type BySign<T> = [T; 3];
 
 /// Values of the label `sign`.
-const SIGNS: BySign<&str> = BySign(["potential_attack", "unusual_activities", "suspicious_objects"]);
+const SIGNS: BySign<&str> = ["potential_attack", "unusual_activities", "suspicious_objects"];
+
+/// Returns the fields of an object type in a response, given the prefix of their names.
+macro_rules! fields {
+    ($prefix:literal) => {
+        [
+            &[concat!($prefix, "UnderPotentialRansomwareAttack")],
+            &[concat!($prefix, "WithUnusualActivities")],
+            &[concat!($prefix, "WithSuspiciousObjects")],
+        ]
+    };
+}
+
+/// The object types, in the order of [`Signs`], as values of the label `object_type` with their fields.
+const OBJECT_TYPES: [(&str, BySign<Names>); 4] = [
+    ("teams", fields!("teams")),
+    ("sharepoint_sites", fields!("sharePointSites")),
+    ("onedrives", fields!("oneDrives")),
+    ("groups", fields!("groups")),
+];
 
 /// Number of objects by type and sign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,14 +44,14 @@ pub(super) struct Signs([BySign<Option<u64>>; 4]);
 impl Signs {
     /// Parses the counts of a row; `None` if it has none.
     fn parse(row: &Row<'_>) -> Option<Self> {
-        let signs = Self(OBJECT_TYPES.map(|object_type| BySign(object_type.fields.0.map(|names| row.count(names)))));
+        let signs = Self(OBJECT_TYPES.map(|(_, fields)| fields.map(|names| row.count(names))));
         (signs != Self::default()).then_some(signs)
     }
 
     /// Merges another row of the tenant, keeping the higher counts.
     fn merge_worse(&mut self, other: Self) {
         for (counts, others) in self.0.iter_mut().zip(other.0) {
-            for (count, other) in counts.0.iter_mut().zip(others.0) {
+            for (count, other) in counts.iter_mut().zip(others) {
                 *count = (*count).max(other);
             }
         }
@@ -98,7 +73,7 @@ pub struct RansomwareSigns {
 pub fn ransomware_signs(record: &dyn Record) -> Option<RansomwareSigns> {
     let record = record.as_any().downcast_ref::<Tenants<Signs>>()?;
     let mut signs = RansomwareSigns::default();
-    for BySign(counts) in record.iter().flat_map(|(_, signs)| &signs.0) {
+    for counts in record.iter().flat_map(|(_, signs)| &signs.0) {
         let [potential_attack, unusual_activities, suspicious_objects] = counts.map(Option::unwrap_or_default);
         signs.potential_attack = signs.potential_attack.saturating_add(potential_attack);
         signs.unusual_activities = signs.unusual_activities.saturating_add(unusual_activities);
@@ -155,12 +130,12 @@ impl Collector for Ransomware {
             .iter()
             .flat_map(|(tenant, signs)| {
                 let by_type = OBJECT_TYPES.into_iter().zip(&signs.0);
-                by_type.flat_map(move |(object_type, counts)| {
-                    let by_sign = SIGNS.0.into_iter().zip(&counts.0);
+                by_type.flat_map(move |((object_type, _), counts)| {
+                    let by_sign = SIGNS.into_iter().zip(counts);
                     by_sign.filter_map(move |(sign, count)| {
                         Some(SignCount {
                             tenant: tenant.clone(),
-                            object_type: object_type.label,
+                            object_type,
                             sign,
                             count: (*count)?,
                         })
@@ -224,9 +199,9 @@ mod tests {
     fn rows_of_one_tenant_are_merged_to_the_worse_values() {
         let mut one = Signs::default();
         let mut other = Signs::default();
-        one.0[0].0 = [Some(1), None, Some(0)];
-        other.0[0].0 = [Some(0), Some(2), None];
+        one.0[0] = [Some(1), None, Some(0)];
+        other.0[0] = [Some(0), Some(2), None];
         one.merge_worse(other);
-        assert_eq!(one.0[0].0, [Some(1), Some(2), Some(0)]);
+        assert_eq!(one.0[0], [Some(1), Some(2), Some(0)]);
     }
 }

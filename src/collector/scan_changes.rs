@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Price, RequestSettings, scan_profiles};
+use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Price, scan_profiles};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp};
@@ -132,11 +132,8 @@ impl Collector for ScanChanges {
         super::split_rows(record)
     }
 
-    fn request_settings(settings: &CollectorSettings) -> RequestSettings {
-        RequestSettings {
-            scan_objects: settings.scan_objects,
-            ..RequestSettings::default()
-        }
+    fn polls_alike(settings: &CollectorSettings, other: &CollectorSettings) -> bool {
+        settings.scan_objects == other.scan_objects
     }
 
     fn metrics() -> Vec<ShapeMetrics> {

@@ -60,21 +60,11 @@ fn hash(text: &str) -> String {
     format!("'sha256-{}'", BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }
 
-/// Position of a page relative to the root of the status pages. Links are relative, so that they work behind any proxy.
-#[derive(Clone, Copy)]
-enum Depth {
-    Root,
-    Below,
-}
+/// Link from the front page to itself. Links are relative, so that they work behind any proxy.
+const ROOT: &str = "./";
 
-impl Depth {
-    fn root(self) -> &'static str {
-        match self {
-            Self::Root => "./",
-            Self::Below => "../",
-        }
-    }
-}
+/// Link from any other page to the front page.
+const ROOT_FROM_BELOW: &str = "../";
 
 /// A page, whose response contains security headers.
 pub(super) struct Page {
@@ -95,71 +85,54 @@ impl IntoResponse for Page {
     }
 }
 
-/// The layout of every page.
-struct Frame<'a> {
-    site: &'a super::Site,
-    title: &'a str,
-    depth: Depth,
-    /// Whether the page refreshes automatically.
-    is_live: bool,
-}
-
-impl<'a> Frame<'a> {
-    fn new(site: &'a super::Site, title: &'a str, depth: Depth, is_live: bool) -> Self {
-        Self {
-            site,
-            title,
-            depth,
-            is_live,
-        }
-    }
-
-    fn page(&self, status: StatusCode, content: &Markup, foot: &Markup) -> Page {
-        let root = self.depth.root();
-        let markup = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    title { (self.title) }
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    link rel="icon" href=(ICON);
-                    style { (PreEscaped(STYLE)) }
-                    @if self.is_live {
-                        noscript { meta http-equiv="refresh" content=(REFRESH_SECONDS); }
-                    }
-                }
-                body {
-                    a.skip href="#content" { "Skip to content" }
-                    header {
-                        div {
-                            h1 { a href=(root) { "elements_exporter" } }
-                            p.soft { (self.site.subtitle) }
-                        }
-                        nav aria-label="Pages" {
-                            ul {
-                                li { a href=(format!("{root}{}", self.site.telemetry_path.trim_start_matches('/'))) { "Metrics" } }
-                                li { a href=(format!("{root}dashboards/")) { "Dashboards" } }
-                                li { a href=(format!("{root}rules/")) { "Rules" } }
-                                li { a href=(format!("{root}runbooks/")) { "Runbooks" } }
-                                li { a href=(format!("{root}-/healthy")) { "Health" } }
-                                li { a href=(format!("{root}-/ready")) { "Readiness" } }
-                            }
-                        }
-                    }
-                    main #content { (content) }
-                    footer {
-                        (foot)
-                        p { "elements_exporter " (VERSION) ", revision " (REVISION) }
-                    }
-                    @if self.is_live {
-                        script { (PreEscaped(SCRIPT)) }
-                    }
+/// Lays out a page. `root` is its link to the front page. A live page refreshes automatically.
+fn layout(site: &super::Site, title: &str, root: &str, is_live: bool, content: &Markup, foot: &Markup) -> Page {
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { (title) }
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href=(ICON);
+                style { (PreEscaped(STYLE)) }
+                @if is_live {
+                    noscript { meta http-equiv="refresh" content=(REFRESH_SECONDS); }
                 }
             }
-        };
-        Page { status, markup }
+            body {
+                a.skip href="#content" { "Skip to content" }
+                header {
+                    div {
+                        h1 { a href=(root) { "elements_exporter" } }
+                        p.soft { (site.subtitle) }
+                    }
+                    nav aria-label="Pages" {
+                        ul {
+                            li { a href=(format!("{root}{}", site.telemetry_path.trim_start_matches('/'))) { "Metrics" } }
+                            li { a href=(format!("{root}dashboards/")) { "Dashboards" } }
+                            li { a href=(format!("{root}rules/")) { "Rules" } }
+                            li { a href=(format!("{root}runbooks/")) { "Runbooks" } }
+                            li { a href=(format!("{root}-/healthy")) { "Health" } }
+                            li { a href=(format!("{root}-/ready")) { "Readiness" } }
+                        }
+                    }
+                }
+                main #content { (content) }
+                footer {
+                    (foot)
+                    p { "elements_exporter " (VERSION) ", revision " (REVISION) }
+                }
+                @if is_live {
+                    script { (PreEscaped(SCRIPT)) }
+                }
+            }
+        }
+    };
+    Page {
+        status: StatusCode::OK,
+        markup,
     }
 }
 
@@ -199,7 +172,7 @@ fn pause(is_live: bool, live: &str, paused: &str) -> Markup {
 fn missing(site: &super::Site, what: &str, link_text: &str) -> Page {
     let content = html! {
         h2 { "Not found" }
-        p.card.empty { (what) " " a href=(Depth::Below.root()) { (link_text) } }
+        p.card.empty { (what) " " a href=(ROOT_FROM_BELOW) { (link_text) } }
     };
     let mut page = subpage(site, "not found", &content);
     page.status = StatusCode::NOT_FOUND;
@@ -208,7 +181,7 @@ fn missing(site: &super::Site, what: &str, link_text: &str) -> Page {
 
 fn subpage(site: &super::Site, title: &str, content: &Markup) -> Page {
     let title = format!("{title} – elements_exporter");
-    Frame::new(site, &title, Depth::Below, false).page(StatusCode::OK, content, &html! {})
+    layout(site, &title, ROOT_FROM_BELOW, false, content, &html! {})
 }
 
 /// The pages link to assets by name, so asset names must not need escaping in a relative link.

@@ -112,8 +112,7 @@ impl Scheduler {
             self.bring_forward_unlicensed();
         }
         for collector in ids() {
-            let descriptor = collector.descriptor();
-            if descriptor.request_settings(&before.settings) != descriptor.request_settings(&self.config.settings) {
+            if !(collector.descriptor().polls_alike)(&before.settings, &self.config.settings) {
                 self.poll_all_again(collector);
             }
         }

@@ -55,14 +55,10 @@ impl Scheduler {
 
     /// Commits an outcome to the store, and requeues its target.
     pub(super) fn handle_outcome(&mut self, outcome: Outcome) {
-        let Outcome {
-            due,
-            request_settings,
-            result,
-        } = outcome;
+        let Outcome { due, settings, result } = outcome;
         let now = self.now();
         self.running.finish(due.collector, &due.target);
-        if request_settings != due.collector.descriptor().request_settings(&self.config.settings) {
+        if !(due.collector.descriptor().polls_alike)(&settings, &self.config.settings) {
             // A reload has changed the request, so the response is outdated.
             self.queue.done(due.collector, &due.target, now, Urgency::Ordinary);
             return;

@@ -44,7 +44,7 @@ async fn exchange(
 ) -> Result<Response<Body>, Infallible> {
     let (response, delivery) = match Call::read(request).await {
         Ok(call) => handle.state().respond(&call),
-        Err(error_response) => (error_response, faults::Delivery::Whole),
+        Err(error_response) => (error_response, faults::Delivery::default()),
     };
     match delivery.deliver(response).await {
         Some(response) => Ok(response),

@@ -36,7 +36,7 @@ pub(super) fn respond(state: &mut State, call: &Call) -> ApiResponse {
         ("POST", "/-/advance") => advance(state, call),
         ("POST", "/-/scopes") => match body(call) {
             Ok(scopes) => {
-                state.registration.set_scopes(scopes);
+                state.registration.scopes = scopes;
                 ApiResponse::empty(StatusCode::NO_CONTENT)
             }
             Err(error_response) => error_response,
@@ -80,7 +80,7 @@ fn overview(state: &State, call: &Call) -> String {
         .customers
         .first()
         .map_or("ID", |customer| customer.id.as_str());
-    let client = state.registration.client_id();
+    let client = &state.registration.client_id;
     format!(
         r#"Simulated Elements partner with {count} customers, API v1 and v3.
 

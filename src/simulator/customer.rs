@@ -68,7 +68,7 @@ pub struct Module {
 }
 
 /// A row of protected data.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ProtectedRow {
     /// Tenant; `None` if the API does not report it. API v1 merges the rows of several tenants.
     pub tenant_id: Option<String>,

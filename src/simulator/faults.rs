@@ -145,20 +145,6 @@ pub enum FaultKind {
     },
 }
 
-/// How a response is delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    Whole,
-    After(Duration),
-    Never,
-    Closed,
-    SilentBody,
-    Drip { bytes: usize, pause: Duration },
-    Truncated { bytes: usize, declared: bool },
-    Misdeclared { by: i64 },
-    Bomb { bytes: u64 },
-}
-
 impl Fault {
     /// Creates a fault that affects every request to matching paths.
     #[must_use]
@@ -218,22 +204,8 @@ pub(crate) fn pick(faults: &mut [Fault], method: &str, path: &str, rng: &mut See
 impl FaultKind {
     /// Returns the response with this fault. `correct` creates the correct response if it is needed; its argument says
     /// whether to ignore paging.
-    pub(crate) fn apply(self, correct: impl FnOnce(bool) -> ApiResponse) -> (ApiResponse, Delivery) {
-        let delivery = match self {
-            Self::Delay { ms } => Delivery::After(Duration::from_millis(ms)),
-            Self::Hang => Delivery::Never,
-            Self::HangBody => Delivery::SilentBody,
-            Self::Drip { bytes, ms } => Delivery::Drip {
-                bytes: bytes.max(1),
-                pause: Duration::from_millis(ms),
-            },
-            Self::Truncate { bytes, declared } => Delivery::Truncated { bytes, declared },
-            Self::ShortLength { by } => Delivery::Misdeclared { by },
-            Self::Reset => Delivery::Closed,
-            Self::GzipBomb { bytes } => Delivery::Bomb { bytes },
-            _ => Delivery::Whole,
-        };
-        let response = match self {
+    pub(crate) fn apply(self, correct: impl FnOnce(bool) -> ApiResponse) -> ApiResponse {
+        match self {
             Self::Status { code, body } => status_response(code, body),
             Self::Hang | Self::Reset => ApiResponse::empty(StatusCode::OK),
             Self::WrongBody { content_type, body } => ApiResponse {
@@ -258,45 +230,58 @@ impl FaultKind {
             | Self::Drip { .. }
             | Self::Truncate { .. }
             | Self::ShortLength { .. } => correct(false),
-        };
-        (response, delivery)
+        }
     }
+}
+
+/// How a response is delivered.
+#[derive(Debug, Default)]
+pub(crate) struct Delivery {
+    /// Fault of the request, if any.
+    pub(crate) fault: Option<FaultKind>,
+    /// Pause before the response, unless the fault determines the delivery.
+    pub(crate) latency: Option<Duration>,
 }
 
 impl Delivery {
     /// Returns whether the client receives a status.
-    pub(crate) fn sends_status(self) -> bool {
-        !matches!(self, Self::Never | Self::Closed)
+    pub(crate) fn sends_status(&self) -> bool {
+        !matches!(self.fault, Some(FaultKind::Hang | FaultKind::Reset))
     }
 
     /// Returns the response to send, or `None` to close the connection.
     pub(crate) async fn deliver(self, response: ApiResponse) -> Option<Response<Body>> {
         let (_, bytes) = response.body();
         let length = bytes.len();
-        let (declared, body) = match self {
-            Self::Never => return std::future::pending().await,
-            Self::Closed => return None,
-            Self::Whole => (None, Body::from(bytes)),
-            Self::After(pause) => {
-                tokio::time::sleep(pause).await;
+        let (declared, body) = match self.fault {
+            Some(FaultKind::Hang) => return std::future::pending().await,
+            Some(FaultKind::Reset) => return None,
+            Some(FaultKind::Delay { ms }) => {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
                 (None, Body::from(bytes))
             }
-            Self::SilentBody => (Some(length), Body::from_stream(stream::pending::<Piece>())),
-            Self::Drip {
-                bytes: chunk_size,
-                pause,
-            } => (None, Body::from_stream(paced_chunks(bytes, chunk_size, pause))),
-            Self::Truncated { bytes: sent, declared } => {
+            Some(FaultKind::HangBody) => (Some(length), Body::from_stream(stream::pending::<Piece>())),
+            Some(FaultKind::Drip { bytes: chunk_size, ms }) => {
+                let chunks = paced_chunks(bytes, chunk_size.max(1), Duration::from_millis(ms));
+                (None, Body::from_stream(chunks))
+            }
+            Some(FaultKind::Truncate { bytes: sent, declared }) => {
                 let start = bytes.slice(..sent.min(length));
                 (declared.then_some(length), Body::from_stream(interrupted(start)))
             }
-            Self::Misdeclared { by } => {
+            Some(FaultKind::ShortLength { by }) => {
                 let declared = length.saturating_add_signed(isize::try_from(by).unwrap_or(0));
                 // The server cannot determine the length of a stream, so it relies on the header and truncates a body
                 // that is longer. A shorter body must end with an error.
                 (Some(declared), Body::from_stream(interrupted(bytes)))
             }
-            Self::Bomb { bytes } => (None, Body::from_stream(bomb(bytes))),
+            Some(FaultKind::GzipBomb { bytes }) => (None, Body::from_stream(bomb(bytes))),
+            _ => {
+                if let Some(pause) = self.latency {
+                    tokio::time::sleep(pause).await;
+                }
+                (None, Body::from(bytes))
+            }
         };
         Some(http_response(&response, declared, body))
     }

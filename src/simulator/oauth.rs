@@ -56,16 +56,17 @@ pub(crate) fn all_scopes() -> Vec<String> {
 /// An app registration and its issued tokens.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    client_id: String,
-    secret: String,
+    pub(super) client_id: String,
+    pub(super) secret: String,
     certificate: Option<Certificate>,
-    scopes: Vec<String>,
+    pub(super) scopes: Vec<String>,
     /// Lifetime of a token in seconds.
     lifetime: u64,
     tokens: HashMap<String, Grant>,
     /// Expiry of used assertions, by `jti`.
     used: HashMap<String, i64>,
-    requests: usize,
+    /// Number of token requests, regardless of their result.
+    pub(super) requests: usize,
     rng: SeededRng,
 }
 
@@ -111,28 +112,8 @@ impl Registration {
         })
     }
 
-    pub(crate) fn set_scopes(&mut self, scopes: Vec<String>) {
-        self.scopes = scopes;
-    }
-
-    pub(crate) fn set_secret(&mut self, secret: String) {
-        self.secret = secret;
-    }
-
     pub(crate) fn revoke(&mut self) {
         self.tokens.clear();
-    }
-
-    pub(crate) fn client_id(&self) -> &str {
-        &self.client_id
-    }
-
-    pub(crate) fn requests(&self) -> usize {
-        self.requests
-    }
-
-    pub(crate) fn count_request(&mut self) {
-        self.requests = self.requests.saturating_add(1);
     }
 
     /// Returns the scopes of the token in an `Authorization` header; `None` without a valid token.

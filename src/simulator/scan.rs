@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::rng::SeededRng;
 
 /// A scan profile.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ScanProfile {
     /// Id of the profile.
     pub id: String,
@@ -83,7 +83,7 @@ pub struct Change {
 }
 
 /// Schedule of a profile's scans, and their results.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Scans {
     pub(crate) key: u64,
     pub(crate) phase: i64,

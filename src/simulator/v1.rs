@@ -310,15 +310,12 @@ mod tests {
     fn rows_of_several_tenants_are_merged() {
         let row = |tenant: Option<&str>, module, size: &str| ProtectedRow {
             tenant_id: tenant.map(str::to_owned),
-            service_type: String::new(),
             module,
             total_scanned: 10,
             total_protected: 9,
             stored_in_avepoint: size.to_owned(),
             stored_in_byos: "N/A".to_owned(),
-            last_run: None,
-            raw_fields: Default::default(),
-            growth: None,
+            ..ProtectedRow::default()
         };
         let rows = [
             row(Some("a"), 302, "1.95 GB"),

@@ -2,13 +2,12 @@
 
 use std::time::SystemTime;
 
-use axum::http::StatusCode;
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::query::PageQuery;
 use super::words::{Severity, attributes_of, count_chips, organization_name, sanitize, signs_chip, time, time_or};
-use super::{CONNECTION_LOST, Depth, Frame, Page, as_of, missing, modules, pause};
+use super::{CONNECTION_LOST, Page, ROOT_FROM_BELOW, as_of, layout, missing, modules, pause};
 use crate::collector::{CommonErrors, RansomwareSigns};
 use crate::domain::{CustomerId, TRAIL_RUNS, Timestamp, counted};
 use crate::http::Site;
@@ -44,15 +43,14 @@ pub(in crate::http) fn customer(site: &Site, id: &str, query: &PageQuery) -> Pag
         return missing(site, "No customer with this id is known.", "All customers");
     };
     let title = format!("{} – elements_exporter", sanitize(&detail.row.organization));
-    let frame = Frame::new(site, &title, Depth::Below, query.is_live);
     let here = page_of(&detail.row.id);
     let separator = if here.contains('?') { '&' } else { '?' };
     let foot = html! { p { (as_of(now)) " " (pause(query.is_live, &here, &format!("{here}{separator}live=off"))) } };
-    frame.page(StatusCode::OK, &content(site, &detail, &runs, now), &foot)
+    let content = content(site, &detail, &runs, now);
+    layout(site, &title, ROOT_FROM_BELOW, query.is_live, &content, &foot)
 }
 
 fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Timestamp) -> Markup {
-    let root = Depth::Below.root();
     html! {
         p #lost role="status" hidden { (CONNECTION_LOST) }
         h2.name { (organization_name(&detail.row.organization)) }
@@ -61,7 +59,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
             code { (sanitize(detail.row.id.as_str())) }
             @if !detail.row.attributes.is_empty() { " · " (attributes_of(&detail.row.attributes)) }
             @for (name, link) in links(site, &detail.row.id) { " · " a href=(link) { (name) } }
-            " · " a href=(root) { "all customers" }
+            " · " a href=(ROOT_FROM_BELOW) { "all customers" }
         }
         @if let Some(signs) = detail.row.signs {
             section #attack data-live aria-labelledby="attack-title" { (ransomware_signs(signs, detail.signs_read_at, now)) }
@@ -148,8 +146,7 @@ fn common_errors(errors: &[CommonErrors]) -> Markup {
 
 fn links(site: &Site, id: &CustomerId) -> Vec<(&'static str, String)> {
     let metrics = format!(
-        "{}{}?customer_id={}",
-        Depth::Below.root(),
+        "{ROOT_FROM_BELOW}{}?customer_id={}",
         site.telemetry_path.trim_start_matches('/'),
         encoded(id)
     );

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use axum::http::StatusCode;
 use maud::{Markup, html};
 
 use super::banner::{banner, count_of_known};
@@ -10,7 +9,7 @@ use super::customer::{chips, path_of};
 use super::exporter::exporter;
 use super::query::{PageQuery, word};
 use super::words::{attributes_of, capitalize, count, counted, organization_name, sanitize, time};
-use super::{CONNECTION_LOST, Depth, Frame, Page, as_of, modules, pause};
+use super::{CONNECTION_LOST, Page, ROOT, as_of, layout, modules, pause};
 use crate::domain::{Attributes, ModuleHealth, ModuleState, Timestamp};
 use crate::http::Site;
 use crate::status::{CustomerDetail, CustomerHealth, CustomerList, Summary};
@@ -51,8 +50,7 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
         p { (as_of(summary.now)) " " (pause(query.is_live, &query.link_live(true), &query.link_live(false))) }
         p { "Filter the metrics with " code { "?collector=NAME" } " and " code { "?customer_id=ID" } ". Both can be repeated." }
     };
-    let frame = Frame::new(site, "elements_exporter", Depth::Root, query.is_live);
-    frame.page(StatusCode::OK, &content, &foot)
+    layout(site, "elements_exporter", ROOT, query.is_live, &content, &foot)
 }
 
 /// Returns the search form, with a drop-down list for each attribute that customers have.
@@ -61,7 +59,7 @@ fn search(list: &CustomerList, query: &PageQuery) -> Markup {
     let selected = query.attributes.each_ref().map(Option::as_deref);
     let attributes = Attributes::NAMES.into_iter().zip(values).zip(selected);
     html! {
-        form.find method="get" action=(Depth::Root.root()) role="search" {
+        form.find method="get" action=(ROOT) role="search" {
             label.hidden for="q" { "Search customers by name or id" }
             input #q type="search" name="q" value=(query.text) placeholder="Search customers by name or id" maxlength="200" autocomplete="off" spellcheck="false";
             @for ((name, values), selected) in attributes {

@@ -2,7 +2,7 @@
 
 use url::form_urlencoded;
 
-use super::Depth;
+use super::ROOT;
 use crate::domain::{Attributes, PerAttribute};
 use crate::status::CustomerHealth;
 
@@ -66,7 +66,7 @@ impl PageQuery {
             query.append_pair("live", "off");
         }
         match query.finish() {
-            query if query.is_empty() => Depth::Root.root().to_owned(),
+            query if query.is_empty() => ROOT.to_owned(),
             query => format!("?{query}"),
         }
     }

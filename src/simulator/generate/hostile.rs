@@ -354,9 +354,7 @@ impl CustomerGenerator<'_> {
             total_protected: scanned - self.rng.below(scanned / 20 + 1),
             stored_in_avepoint,
             stored_in_byos,
-            last_run: None,
-            raw_fields: BTreeMap::new(),
-            growth: None,
+            ..ProtectedRow::default()
         }
     }
 

@@ -1,7 +1,5 @@
 //! A customer's protected data, and its size.
 
-use std::collections::BTreeMap;
-
 use super::modules::{ONEDRIVE, POWER_PLATFORM, TEAMS_CHAT};
 use super::{CustomerGenerator, MICROSOFT_365, Scenario};
 use crate::simulator::customer::{Growth, Module, ProtectedRow, Tenant};
@@ -62,14 +60,13 @@ impl CustomerGenerator<'_> {
             total_protected: if is_backed_up { scanned - missing } else { 0 },
             stored_in_avepoint: NO_SIZE.to_owned(),
             stored_in_byos: stored_in_byos.to_owned(),
-            last_run: None,
-            raw_fields: BTreeMap::new(),
             growth: Some(Growth {
                 stored,
                 // Files that an attacker has encrypted are stored again.
                 daily: self.rng.seconds(200, 2500) * if self.is_under_attack() { 100 } else { 1 },
                 since: self.rules.started,
             }),
+            ..ProtectedRow::default()
         }
     }
 

@@ -1,7 +1,5 @@
 //! A customer's scan profiles.
 
-use std::collections::BTreeMap;
-
 use super::{CustomerGenerator, DAY};
 use crate::simulator::customer::Tenant;
 use crate::simulator::names;
@@ -37,12 +35,10 @@ impl CustomerGenerator<'_> {
             id: self.rng.uuid(),
             name: name.to_owned(),
             scan_mode: self.rng.seconds(0, 1),
-            description: String::new(),
             tenant_id: tenant.id.clone(),
             tenant_domain: tenant.name.clone(),
             created,
             modified: created + self.rng.seconds(0, 99 * DAY),
-            impersonation_account: None,
             archived_mailboxes: self.rng.chance(40),
             ignore_locked: self.rng.chance(40),
             daily_scan: format!("{:02}:{:02}", self.rng.below(6), self.rng.pick(&[0, 15, 30, 45])),
@@ -52,17 +48,14 @@ impl CustomerGenerator<'_> {
                 status: status::FINISHED,
                 ..DailyReport::default()
             },
-            older_spelling: false,
-            raw_fields: BTreeMap::new(),
             scans: Scans {
                 key: self.rng.next(),
                 phase: self.rng.seconds(0, DAY) % period,
                 period,
-                fails_from: None,
-                is_odd: false,
                 daily: true,
-                reported: None,
+                ..Scans::default()
             },
+            ..ScanProfile::default()
         }
     }
 }
