@@ -53,8 +53,18 @@ fn scrape_into(buffer: &mut [u8], address: SocketAddr, path: &str, encoding: Enc
 /// Read timeout. It exceeds Prometheus' query timeout, so that a slow query fails with an error from Prometheus.
 const TEXT_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Returns the body of a response.
+/// Returns the body of a response with status 200.
 pub fn fetch_text(address: SocketAddr, path: &str) -> String {
+    fetch(address, path).unwrap_or_else(|head| panic!("{path}: {head}"))
+}
+
+/// Returns whether a server accepts connections and responds with status 200.
+pub fn responds(address: SocketAddr, path: &str) -> bool {
+    TcpStream::connect(address).is_ok() && fetch(address, path).is_ok()
+}
+
+/// Returns the body of a response with status 200, or the status line and headers of any other.
+fn fetch(address: SocketAddr, path: &str) -> Result<String, String> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TEXT_TIMEOUT)).unwrap();
     // Responses to HTTP/1.0 requests are not chunked.
@@ -65,8 +75,10 @@ pub fn fetch_text(address: SocketAddr, path: &str) -> String {
         .read_to_string(&mut response)
         .unwrap_or_else(|error| panic!("{path}: {error}"));
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.") && head.contains(" 200 "), "{path}: {head}");
-    body.to_owned()
+    match head.starts_with("HTTP/1.") && head.contains(" 200 ") {
+        true => Ok(body.to_owned()),
+        false => Err(head.to_owned()),
+    }
 }
 
 /// Runs several scrapers concurrently, each of which scrapes `times` times.

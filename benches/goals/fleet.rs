@@ -16,7 +16,7 @@ use elements_exporter::assets::RULES;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::client::fetch_text;
+use crate::client::{fetch_text, responds};
 use crate::dashboards::{self, Query, Values, interpolate, list};
 use crate::dense;
 use crate::program::Exporter;
@@ -168,7 +168,7 @@ impl Prometheus {
 
     fn wait_for_result(&self, query: &str) {
         let start = Instant::now();
-        while std::net::TcpStream::connect(self.address).is_err() || list(&self.instant(query)).next().is_none() {
+        while !responds(self.address, "/-/ready") || list(&self.instant(query)).next().is_none() {
             assert!(
                 start.elapsed() < TIMEOUT,
                 "{query} has no result: {}",
