@@ -38,6 +38,10 @@ const INTERVALS: &[(&str, u32)] = &[
 /// Seconds between two polls of a target of any other collector.
 const DEFAULT_INTERVAL: u32 = 30;
 
+/// Minimum number of seconds after which data is stale. By default, it would be three intervals, which is less than the
+/// time between two scrapes of an ordinary Prometheus server, so that its rules would consider fresh data as stale.
+const MIN_STALE_AFTER: u64 = 300;
+
 /// Maximum number of requests per second.
 const MAX_RATE: f64 = 500.0;
 
@@ -213,10 +217,10 @@ fn environment(
         environment.push(("ELEMENTS_CUSTOMERS__ATTRIBUTES_FILE".to_owned(), file.to_owned()));
     }
     for (collector, seconds) in intervals(options.customers) {
-        environment.push((
-            format!("ELEMENTS_COLLECTORS__{}__INTERVAL", collector.to_uppercase()),
-            format!("{seconds}s"),
-        ));
+        let key = format!("ELEMENTS_COLLECTORS__{}", collector.to_uppercase());
+        environment.push((format!("{key}__INTERVAL"), format!("{seconds}s")));
+        let stale_after = MIN_STALE_AFTER.max(3 * seconds);
+        environment.push((format!("{key}__STALE_AFTER"), format!("{stale_after}s")));
     }
     environment
         .into_iter()
