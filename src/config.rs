@@ -21,6 +21,7 @@ pub use self::api::{Api, Environment, ProxyUrl};
 pub(crate) use self::attributes::MAX_CSV_BYTES;
 pub use self::attributes::{AttributesError, read_attributes};
 pub use self::auth::{Auth, Credential};
+pub(crate) use self::collectors::DEFAULT_STALE_INTERVALS;
 pub use self::collectors::{Jobs, Licenses};
 pub use self::keys::{KEYS, Key, KeyDefault, OVERRIDE_KEYS, PREFIX};
 use self::layers::Layers;

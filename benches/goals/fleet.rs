@@ -54,9 +54,6 @@ const INTERVAL: i64 = 60;
 
 /// Seconds between samples of the history: the interval of the rules that record the series in [`LONG`].
 const RECORDING_INTERVAL: i64 = 120;
-
-/// The same interval in the rule files.
-const RULES_INTERVAL: &str = "interval: 2m";
 const DAY: i64 = 86_400;
 const DAYS: i64 = 30;
 
@@ -126,21 +123,15 @@ impl Prometheus {
     fn rest(&self) {
         let path = |name: &str| self.directory.path().join(name);
         fs::write(path(CONFIGURATION), configuration(self.target, DAY)).unwrap();
+        let recording = format!("interval: {}m", RECORDING_INTERVAL / 60);
         for file in RULES {
-            let content = file.content.replace(RULES_INTERVAL, "interval: 1d");
+            let content = file.content.replace(&recording, "interval: 1d");
             fs::write(path(file.name), content).unwrap();
         }
         let before = self.reloaded_at();
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-        let start = Instant::now();
-        while self.reloaded_at() == before {
-            assert!(
-                start.elapsed() < TIMEOUT,
-                "Prometheus has not reloaded its configuration"
-            );
-            thread::sleep(Duration::from_millis(500));
-        }
+        self.wait("a reload", || self.reloaded_at() != before);
     }
 
     fn reloaded_at(&self) -> String {
@@ -166,11 +157,17 @@ impl Prometheus {
     }
 
     fn wait_for_result(&self, query: &str) {
+        self.wait(query, || {
+            responds(self.address, "/-/ready") && list(&self.instant(query)).next().is_some()
+        });
+    }
+
+    fn wait(&self, what: &str, is_done: impl Fn() -> bool) {
         let start = Instant::now();
-        while !responds(self.address, "/-/ready") || list(&self.instant(query)).next().is_none() {
+        while !is_done() {
             assert!(
                 start.elapsed() < TIMEOUT,
-                "{query} has no result: {}",
+                "timed out waiting for {what}: {}",
                 fs::read_to_string(self.directory.path().join("log")).unwrap()
             );
             thread::sleep(Duration::from_millis(500));

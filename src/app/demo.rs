@@ -16,6 +16,7 @@ use super::budget::{self, Budget, RequestLimits};
 use super::{App, Error, LoadConfig};
 use crate::args;
 use crate::collector;
+use crate::config::DEFAULT_STALE_INTERVALS;
 use crate::domain::counted;
 use crate::simulator::{self, Simulator};
 
@@ -38,8 +39,8 @@ const INTERVALS: &[(&str, u32)] = &[
 /// Seconds between two polls of a target of any other collector.
 const DEFAULT_INTERVAL: u32 = 30;
 
-/// Minimum number of seconds after which data is stale. By default, it would be three intervals, which is less than the
-/// time between two scrapes of an ordinary Prometheus server, so that its rules would consider fresh data as stale.
+/// Minimum number of seconds after which data is stale. The default is a few intervals, which is less than the time
+/// between two scrapes of an ordinary Prometheus server, so that its rules would consider fresh data as stale.
 const MIN_STALE_AFTER: u64 = 300;
 
 /// Maximum number of requests per second.
@@ -219,7 +220,7 @@ fn environment(
     for (collector, seconds) in intervals(options.customers) {
         let key = format!("ELEMENTS_COLLECTORS__{}", collector.to_uppercase());
         environment.push((format!("{key}__INTERVAL"), format!("{seconds}s")));
-        let stale_after = MIN_STALE_AFTER.max(3 * seconds);
+        let stale_after = MIN_STALE_AFTER.max(seconds.saturating_mul(DEFAULT_STALE_INTERVALS.into()));
         environment.push((format!("{key}__STALE_AFTER"), format!("{stale_after}s")));
     }
     environment

@@ -9,7 +9,7 @@ use crate::settings::{Error, Field, MAX_DURATION, MIN_DURATION};
 
 /// Default `stale_after`, as a multiple of the interval. With this default, values are still served after two failed
 /// polls.
-const DEFAULT_STALE_INTERVALS: u32 = 3;
+pub(crate) const DEFAULT_STALE_INTERVALS: u32 = 3;
 
 pub(super) fn read_plans(layers: &Layers) -> Result<PerCollector<Plan>, Error> {
     let mut plans = PerCollector::from_fn(|_| Plan::OFF);

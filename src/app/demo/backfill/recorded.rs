@@ -370,9 +370,9 @@ fn record_customers(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output
     out.series("customer:elements_customer_info:max", info());
     out.series("customer:elements_customer_info:max1h", info());
     out.groups("customer:elements_jobs_fresh:bool", grouped(info(), CUSTOMER, f64::max));
-    for name in ["fleet:elements_jobs_fresh:sum", "fleet:elements_jobs_fresh:count"] {
-        out.fleet(name, info().map(|(_, one)| one).sum());
-    }
+    let customers = info().map(|(_, one)| one).sum();
+    out.fleet("fleet:elements_jobs_fresh:sum", customers);
+    out.fleet("fleet:elements_jobs_fresh:count", customers);
     let objectives = jobs.modules.iter().map(|module| (module.labels, module.rpo));
     out.groups(
         "customer:elements_job_rpo_seconds:min",
