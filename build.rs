@@ -4,7 +4,7 @@
 use std::process::Command;
 
 fn main() {
-    // Packagers without a repository set this variable.
+    // Packagers set this variable if they build without a Git repository.
     let revision = std::env::var("BUILD_REVISION")
         .ok()
         .or_else(|| output_of("git", &["rev-parse", "--short=12", "HEAD"]));

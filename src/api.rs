@@ -1,7 +1,7 @@
 //! Client for the Elements API: credentials, transport, and both API versions.
 //!
-//! This module does not depend on metrics. It reports events to an [`Observer`] that `app` passes in, and returns each
-//! failure with an [`Error`]. [`Error::reason`] is the value of the label `reason`.
+//! This module does not depend on metrics. It reports events to an [`Observer`] that `app` passes in. Each returned
+//! [`Failure`] contains an [`Error`], and [`Error::reason`] is the value of the label `reason`.
 
 pub mod auth;
 mod body;
@@ -33,9 +33,9 @@ use crate::domain::counted;
 /// A client for one API version. Each collector matches on it to support both versions.
 #[derive(Clone, Debug)]
 pub enum Api {
-    /// The API below `partner/…`, which the vendor plans to deprecate.
+    /// The API under `partner/…`, which the vendor plans to deprecate.
     V1(v1::Client),
-    /// The API below `partner/external/v3/…`.
+    /// The API under `partner/external/v3/…`.
     V3(v3::Client),
 }
 
@@ -209,7 +209,7 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn token(&self, expires_in: Duration);
 }
 
-/// All values of [`Error::reason`]. Their counters start at zero.
+/// All values of [`Error::reason`]. Their counters are initialized to zero at startup.
 pub const REASONS: &[&str] = &[
     "auth",
     "not_permitted",
@@ -393,7 +393,7 @@ impl Error {
 /// because [`url`] rejects the segments `.` and `..`.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~').remove(b'.');
 
-/// Returns the URL of a resource below `base` and `base_path`. Each segment is escaped, so an id from a response cannot
+/// Returns the URL of a resource under `base` and `base_path`. Each segment is escaped, so an id from a response cannot
 /// change the path.
 fn url(base: &Url, base_path: &str, segments: &[&str]) -> Result<Url, Error> {
     let mut path = format!(

@@ -481,7 +481,10 @@ fn warn_about_ineffective_settings(config: &Config) {
     let now = Timestamp::from(SystemTime::now());
     for (index, part) in config.rpo.overrides.iter().enumerate() {
         if !part.is_in_force(now) {
-            warn!(entry = index, "entry in rpo.overrides has ended and does not apply");
+            warn!(
+                entry = index,
+                "entry in rpo.overrides has expired and no longer applies"
+            );
         }
     }
 }

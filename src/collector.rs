@@ -53,7 +53,7 @@ pub use licenses::add_product_names;
 pub use ransomware::{RansomwareSigns, ransomware_signs};
 pub use table::{PerCollector, ids};
 
-/// Tolerance for times in the future, because clocks may differ by a few minutes.
+/// Tolerance for times in the future. Clocks may differ by a few minutes.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// All collectors, in the order in which their metrics are exposed.
@@ -79,8 +79,8 @@ pub struct Plan {
     pub enabled: bool,
     /// Time between two polls of a target, from 1 s to 30 days.
     pub interval: Duration,
-    /// Time after the last successful poll at which values expire; at least 1 s. If it is shorter than the interval,
-    /// values expire before the next poll.
+    /// Age at which values expire, counted from the last successful poll; at least 1 s. If it is shorter than the
+    /// interval, values expire before the next poll.
     pub stale_after: Duration,
 }
 
@@ -123,14 +123,15 @@ impl Target {
 /// The kind of target that a collector polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
-    /// All customers in one poll. Each customer has its own poll instead if the API denies the list, or if API v1
-    /// cannot filter the list by the configured customers.
+    /// All customers in one poll. The customers are polled separately if the API denies the list, or if API v1 cannot
+    /// filter the list by the configured customers.
     Partner,
     /// Each customer in its own poll.
     Customer,
 }
 
-/// Delay before a customer or tenant that lacks a service is polled again. A newly bought service appears within a day.
+/// Delay before a customer or tenant that lacks a service is polled again. As a result, a newly bought service appears
+/// within a day.
 pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 
 /// Estimated cost of polling one target.
@@ -142,7 +143,7 @@ pub struct Price {
     pub per_profile: f64,
     /// Description of the requests, for the documentation.
     pub description: &'static str,
-    /// Latency of a request, measured with a real partner for customers with data. The API responds faster for
+    /// Latency of a request, measured for those customers of a real partner that have data. The API responds faster for
     /// customers without data.
     pub latency: Duration,
 }
@@ -241,7 +242,7 @@ impl Context {
         self.records.as_ref()?.record(collector, customer)
     }
 
-    /// Returns a customer's Microsoft 365 tenants according to the customer list.
+    /// Returns the ids of a customer's Microsoft 365 tenants, as given in the customer list.
     fn tenants(&self, customer: &CustomerId) -> Vec<TenantId> {
         let listed = self.listed_customer(customer);
         listed.map_or_else(Vec::new, |listed| listed.tenant_ids().cloned().collect())
@@ -270,13 +271,13 @@ pub struct CollectorSettings {
     pub scan_objects: bool,
     /// Whether the owner's email address is exposed as a label.
     pub owner_email: bool,
-    /// Customer attributes; `None` without an attributes file.
+    /// Customer attributes; `None` if no attributes file is configured.
     pub attributes: Option<Arc<AttributeTable>>,
     /// Recovery point objectives.
     pub rpo: Objectives,
     /// Products whose licences are collected; all if empty.
     pub license_services: Vec<Pattern>,
-    /// Products that count as backup licences.
+    /// Products whose licences count as backup licences.
     pub backup_services: Vec<Pattern>,
     /// Meaning of a gigabyte in API values.
     pub gigabyte: Gigabyte,
@@ -316,7 +317,7 @@ impl<R> PollOutput<R> {
         Self::new(BTreeMap::from([(customer.clone(), record)]), unreadable, endpoint)
     }
 
-    /// Sets the failure, if any. It replaces a failure that reports invalid rows.
+    /// Sets the failure, if there is one. The new failure replaces any failure that reports invalid rows.
     fn with_failure(self, failure: Option<Failure>) -> Self {
         Self {
             incomplete: failure.or(self.incomplete),
@@ -325,11 +326,11 @@ impl<R> PollOutput<R> {
     }
 }
 
-/// Code that polls one kind of data. The state file preserves the records across restarts.
+/// Code that polls one kind of data. Its records are saved to the state file, so that they survive restarts.
 pub trait Collector: 'static {
     /// Name in the configuration and in labels.
     const NAME: &'static str;
-    /// Endpoint reported for failures that no request caused.
+    /// Endpoint reported for failures that were not caused by a request.
     const ENDPOINT: Endpoint;
     /// All endpoints that the collector requests.
     const ENDPOINTS: &'static [Endpoint] = &[Self::ENDPOINT];
@@ -366,8 +367,8 @@ pub trait Collector: 'static {
         context: &Context,
     ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
-    /// Completes the record of an incomplete poll from the previous record. The default returns the new record
-    /// unchanged, which suits records with a single row.
+    /// Completes the record of an incomplete poll with rows from the previous record. The default implementation
+    /// returns the new record unchanged, which suits records with a single row.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial
@@ -385,8 +386,8 @@ pub trait Collector: 'static {
         None
     }
 
-    /// Returns whether requests and parsing are the same under both settings; true by default. If a reload changes them,
-    /// all targets are polled again.
+    /// Returns whether requests and parsing are the same under both settings; true by default. If a reload changes
+    /// either of them, all targets are polled again.
     fn polls_alike(settings: &CollectorSettings, other: &CollectorSettings) -> bool {
         let _ = (settings, other);
         true
@@ -404,7 +405,7 @@ pub trait Collector: 'static {
         None
     }
 
-    /// Returns whether no run is in progress, which makes the next poll less urgent.
+    /// Returns whether no run is in progress. If so, the next poll is less urgent.
     fn is_quiet(record: &Self::Record) -> bool {
         let _ = record;
         false
@@ -480,7 +481,7 @@ impl RenderedRecord {
 pub trait RecordSource: fmt::Debug + Send + Sync {
     /// Returns a collector's record of a customer.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>>;
-    /// Returns a customer id as the customer list spells it. Ids that differ only in case are equal.
+    /// Returns a customer id in the spelling of the customer list. Ids that differ only in case are equal.
     fn canonical_id(&self, customer: CustomerId) -> CustomerId;
     /// Returns the last known name of a customer's organization; empty if no name is known.
     fn organization(&self, customer: &CustomerId) -> Arc<str>;

@@ -71,7 +71,8 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
                 (SignalAction::Reload, Some(reload)) => reloading = Some(tokio::spawn(reload())),
                 (SignalAction::Reload, None) => {}
                 (SignalAction::Stop, _) if is_starting => return Ok(is_service),
-                // A second signal ends a command immediately. A service may still have to save its state.
+                // A second signal ends a command immediately, but not a service, because a service may still have to
+                // save its state.
                 (SignalAction::Stop, _) if stop.is_cancelled() && !is_service => return Ok(false),
                 (SignalAction::Stop, _) => {
                     info!("stopping");

@@ -39,7 +39,7 @@ pub const SCHEMA: &str = include_str!("../deploy/config/elements.schema.json");
 
 /// The complete configuration.
 ///
-/// Its parts can be compared, so that a reload can detect changes.
+/// It implements [`PartialEq`], so that a reload can detect changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// API address and limits.

@@ -1,4 +1,5 @@
-//! Types and parsers for the fields of the Elements API. This module uses no I/O, clock or metrics.
+//! Types and parsers for the fields of the Elements API. This module does not perform I/O, read the clock or update
+//! metrics.
 //!
 //! Each parser takes the text of one field, which is a JSON string or a JSON number. It returns a value, `None` if the
 //! field does not apply, or an error for an invalid value. Ambiguous text is invalid.

@@ -1,7 +1,7 @@
 //! The exporter's own health: counters, heartbeat, readiness, and their metrics.
 //!
-//! Counters are in a prometheus-client registry. All other values are read from their source at scrape time, so that
-//! they cannot be outdated.
+//! Counters are stored in a prometheus-client registry. All other values are read from their source at scrape time, so
+//! that they cannot be outdated.
 
 mod process;
 mod text_format;

@@ -34,7 +34,7 @@ use caller::Caller;
 use discovery::TargetAddress;
 use page::{Page, PageQuery};
 
-/// Reloads the configuration. Its error is a message for the client.
+/// Reloads the configuration. If that fails, returns an error message for the client.
 pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
 /// Dependencies of the routes.
@@ -55,9 +55,9 @@ pub struct Site {
     pub external_url: Option<Url>,
     /// URL of the Grafana server, for links to its dashboards.
     pub grafana_url: Option<Url>,
-    /// Reloads the configuration. `None` if clients cannot request a reload over HTTP.
+    /// Reloads the configuration. `None` if reloads over HTTP are disabled.
     pub reload: Option<Reload>,
-    /// Description of the data source on the status page.
+    /// Description of the data source, shown on the status page.
     pub subtitle: String,
 }
 
@@ -202,7 +202,7 @@ fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
     filter
 }
 
-/// Returns the targets, with the address at which Prometheus reached the exporter.
+/// Returns the scrape targets. Their address is the one at which Prometheus reached the exporter.
 async fn discover(
     State(site): State<Arc<Site>>,
     RawQuery(query): RawQuery,
@@ -222,7 +222,7 @@ async fn discover(
         )
     });
     let Some(address) = address else {
-        return (StatusCode::BAD_REQUEST, "Missing Host header.\n").into_response();
+        return (StatusCode::BAD_REQUEST, "Missing or invalid Host header.\n").into_response();
     };
     let shards = match discovery::shards(query.as_deref()) {
         Ok(shards) => shards,

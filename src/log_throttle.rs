@@ -10,8 +10,8 @@ const INITIAL_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause: in a long outage, a line is logged once an hour.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Time at which each kind of failure may be logged again, by collector and reason. There are few collectors and
-/// reasons.
+/// Time at which each kind of failure may be logged again, by collector and reason. The map stays small, because there
+/// are few collectors and reasons.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(HashMap<(&'static str, &'static str), Entry>);
 

@@ -45,7 +45,7 @@ pub struct LoadResults {
     pub config: bool,
     /// Time at which the active configuration was loaded.
     pub config_at: Timestamp,
-    /// Whether the state file could be loaded; `None` without one.
+    /// Whether the state file could be loaded; `None` if none is configured.
     pub state: Option<bool>,
 }
 
@@ -80,7 +80,7 @@ impl Runtime {
         }
     }
 
-    /// Changes the results of the latest loads.
+    /// Updates the results of the latest loads.
     pub fn record_load(&self, note: impl FnOnce(&mut LoadResults)) {
         note(&mut lock(&self.loaded));
     }

@@ -1,4 +1,4 @@
-//! The poll loop. It starts the most overdue polls first, and runs one poll at a time per collector and target.
+//! The poll loop. It starts due polls in the order of [`queue`], and runs one poll at a time per collector and target.
 //!
 //! One task owns the queue and the running polls. It starts polls while slots are free, handles their outcomes, and
 //! updates the heartbeat for `/-/healthy`. A poll that panics or hangs counts as failed, and the loop continues.
@@ -71,7 +71,7 @@ pub struct ScheduleConfig {
     pub plans: PerCollector<Plan>,
     /// Filter that selects the customers to poll.
     pub customers: CustomerFilter,
-    /// The only customers that are polled, if the configuration lists them all by id.
+    /// The customers to poll, if the configuration lists all of them by id; otherwise empty.
     pub customer_ids: Vec<CustomerId>,
     /// All customers that the configuration lists by id, even if it also contains patterns. These customers are polled
     /// separately if the API denies the list of all customers.
@@ -119,7 +119,7 @@ pub struct Scheduler {
 /// The outcome of a completed poll.
 struct Outcome {
     due: Due,
-    /// Settings when the poll started.
+    /// Settings at the start of the poll.
     settings: Arc<CollectorSettings>,
     result: Result<PollOutput, PollError>,
 }
@@ -172,7 +172,7 @@ impl Scheduler {
                 Some(config) = reloads.recv() => self.apply_config(config),
                 Some(joined) = self.polls.join_next() => match joined {
                     Ok(outcome) => self.handle_outcome(outcome),
-                    // A poll's panic is caught inside its task, so this error means that the runtime is shutting down.
+                    // A panic in a poll is caught in its task, so this error means that the runtime is shutting down.
                     Err(error) => warn!(%error, "poll task ended without a result"),
                 },
                 () = tokio::time::sleep(sleep) => {}
@@ -248,9 +248,9 @@ impl Scheduler {
         }
     }
 
-    /// Handles a step of the wall clock. Due times follow the monotonic clock, so a step causes no burst. A step back
-    /// leaves stored times in the future, so they are corrected. After a step forward, all data is outdated, so the
-    /// customer list is polled first.
+    /// Handles a step of the wall clock. Due times follow the monotonic clock, so a step causes no burst of polls. A
+    /// step back leaves stored times in the future, so they are corrected. After a step forward, all data is outdated,
+    /// so the customer list is polled first.
     fn handle_clock_step(&mut self) {
         match self.clocks.detect_step() {
             None => {}
@@ -260,7 +260,7 @@ impl Scheduler {
                 self.update_next_override_end();
             }
             Some(Step::Forward) => {
-                warn!("the wall clock was set forward, or the machine slept");
+                warn!("the wall clock was set forward, or the machine was suspended");
                 self.bring_forward_customers();
             }
         }

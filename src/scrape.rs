@@ -118,7 +118,7 @@ const COLLECTORS: Shape<CollectorReadings> = Shape {
         ),
         gauge(
             "elements_exporter_poll_cycle_seconds",
-            "Duration of the last full cycle over all customers; absent before the first cycle",
+            "Duration of the last full cycle over all customers; absent until the first cycle has ended",
             |row| Some(row.cycle?.as_secs_f64()),
         ),
     ],
@@ -157,7 +157,7 @@ fn exporter_shapes() -> [ShapeMetrics; 3] {
 pub struct KnownCustomer {
     /// Id of the customer.
     pub id: CustomerId,
-    /// The name of its organization.
+    /// Display name of the customer.
     pub organization: String,
     /// The customer's country or region.
     pub country: String,
@@ -234,14 +234,14 @@ impl Scrape {
     /// Returns the middle of a response: the contents of the store.
     pub fn stored(&self, filter: &ScrapeFilter, format: Format, now: Timestamp) -> Stored {
         let selected = self.selected_targets(filter);
-        let (generation, snapshot) = self.store.snapshot(selected.as_ref(), now);
+        let (version, snapshot) = self.store.snapshot(selected.as_ref(), now);
         let parts = filter.parts.as_ref().filter(|_| !filter.is_only_exporter());
         let groups = parts.map(|parts| {
             let collectors = parts.iter().filter_map(|part| part.collector());
             collectors.flat_map(store::groups_of).collect()
         });
         Stored {
-            generation,
+            version,
             valid_until: snapshot.valid_until(),
             renderer: Renderer::new(Arc::clone(&self.stored), snapshot, Filter { groups }, format),
         }
@@ -281,8 +281,8 @@ impl Scrape {
     }
 
     /// Returns a number that changes with the contents of the store.
-    pub fn generation(&self) -> u64 {
-        self.store.generation()
+    pub fn version(&self) -> u64 {
+        self.store.version()
     }
 
     fn exporter_tables(&self, now: Timestamp) -> ExporterTables {
@@ -347,8 +347,8 @@ pub struct ExporterMetrics {
 
 /// Middle of a response, between the beginning and end of its [`ExporterMetrics`].
 pub struct Stored {
-    /// Value of [`Store::generation`].
-    pub generation: u64,
+    /// Value of [`Store::version`].
+    pub version: u64,
     /// Time until which the rendered text is valid, unless the store changes earlier. `None` if there is no such time.
     pub valid_until: Option<Timestamp>,
     renderer: Renderer,

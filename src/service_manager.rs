@@ -11,7 +11,7 @@ pub(crate) fn notify_ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// Reports that the configuration is being reloaded. [`notify_ready`] must follow.
+/// Reports that the configuration is being reloaded. The caller must call [`notify_ready`] afterwards.
 pub(crate) fn notify_reloading() {
     // Services of type `notify-reload` must also send the monotonic time.
     let now = NotifyState::monotonic_usec_now();

@@ -1,12 +1,12 @@
 //! A simulated partner API: both API versions on top of one seeded world, a token endpoint, and faults on demand.
 //!
 //! The simulator implements the API reference independently. It shares no code with the client, so that it does not
-//! repeat the client's mistakes. This file is long, because the handle can change everything that responses depend on.
+//! repeat the client's mistakes. This file is long because it contains all the state that a [`Handle`] can change.
 //!
 //! # Time
 //!
-//! Timestamps come from the wall clock or from [`Clock::Manual`]. [`Settings::speed`] compresses the schedule of
-//! backups, scans, and customers that join and leave: at speed 60, a daily backup runs every 24 minutes, and a
+//! Timestamps come from the wall clock or from [`Clock::Manual`]. [`Settings::speed`] compresses the schedules by which
+//! backups and scans run, and customers join and leave: at speed 60, a daily backup runs every 24 minutes, and a
 //! 30-minute run takes 30 seconds. There is no background task; each request first advances the world to the current
 //! time. A run depends only on the seed and its slot, so two worlds with the same seed are equal.
 //!
@@ -170,7 +170,7 @@ pub struct Simulator {
     handle: Handle,
 }
 
-/// A cheaply cloned handle to the simulated partner, for tests and the demo.
+/// A handle to the simulated partner, for tests and the demo. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Mutex<State>>);
 
@@ -193,7 +193,7 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct View<'a> {
     world: &'a World,
-    /// Scopes of the token; `None` without a valid token.
+    /// Scopes of the token; `None` if there is no valid token.
     scopes: Option<&'a [String]>,
     history: History,
     v1_page_size: Option<usize>,
@@ -225,7 +225,7 @@ impl Default for Settings {
 }
 
 impl Simulator {
-    /// Creates the world and binds the socket. [`Simulator::run`] then serves.
+    /// Creates the world and binds the socket. [`Simulator::run`] then serves requests.
     ///
     /// # Errors
     ///
@@ -266,8 +266,8 @@ impl Simulator {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` is cancelled. Returns shortly afterwards, even if faults keep requests hanging. A failed
-    /// accept is retried.
+    /// Serves requests until `shutdown` is cancelled. Returns shortly afterwards, even if faults keep requests hanging.
+    /// A failed accept is retried.
     pub async fn run(self, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
         loop {

@@ -53,7 +53,7 @@ pub struct Summary {
     pub collectors: Vec<CollectorSummary>,
     /// Requests to all endpoints.
     pub requests: RequestTotals,
-    /// Requests to the token endpoint, which belongs to no collector.
+    /// Requests to the token endpoint, which does not belong to a collector.
     pub token_requests: RequestTotals,
     /// The configuration file; `None` if only environment variables are used.
     pub config_file: Option<PathBuf>,
@@ -73,7 +73,7 @@ pub struct CollectorSummary {
     /// Time of the oldest data: every target was polled successfully at or after this time. `None` if a target has
     /// never been polled successfully.
     pub oldest: Option<Timestamp>,
-    /// Lag of the most overdue poll.
+    /// Delay of the most overdue poll.
     pub lag: Duration,
     /// Duration of the last cycle.
     pub cycle: Option<Duration>,
@@ -104,7 +104,7 @@ impl CollectorSummary {
 }
 
 impl Summary {
-    /// Returns an enabled collector.
+    /// Returns the summary of a collector, or `None` if the collector is disabled.
     pub fn collector(&self, id: CollectorId) -> Option<&CollectorSummary> {
         self.collectors
             .iter()

@@ -40,7 +40,7 @@ pub struct Store {
     run_events: RunEvents,
 }
 
-/// Changes made by a customer list.
+/// Changes that result from a new customer list.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reconciled {
     /// New customers.
@@ -51,8 +51,8 @@ pub struct Reconciled {
     pub renamed: Vec<CustomerId>,
 }
 
-/// So many customers are missing from a list that it is probably wrong. They are removed if they are also missing from
-/// the next list.
+/// Error for a list from which so many known customers are missing that it is probably wrong. The customers are removed
+/// if they are also missing from the next list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{missing} of {known} customers are missing from the list; they are removed if the next list lacks them too")]
 pub struct Shrunk {
@@ -62,7 +62,7 @@ pub struct Shrunk {
     pub known: usize,
 }
 
-/// Records were rejected because they would exceed the series limit.
+/// Error for records that were rejected because they would exceed the series limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverLimit {
     /// Number of series that the rejected records would have added.
@@ -84,7 +84,7 @@ impl Store {
             series_limit,
             restored: false,
             membership: 0,
-            generation: 0,
+            version: 0,
         };
         Self {
             inner: Mutex::new(inner),
@@ -103,14 +103,14 @@ impl Store {
         self.update_copy(|inner| inner.reconfigure(plans, series_limit, settings, now));
     }
 
-    /// Renders all records of some customers again, for example after the customers were renamed.
+    /// Renders all records of the given customers again, for example after the customers were renamed.
     pub fn render_anew(&self, ids: &[CustomerId], settings: &Arc<CollectorSettings>, now: Timestamp) {
         if !ids.is_empty() {
             self.update_copy(|inner| inner.render_anew(ids, settings, now));
         }
     }
 
-    /// Excludes metrics. Records must already be rendered without them.
+    /// Excludes metrics. Records must already have been rendered without them.
     pub fn exclude(&self, excluded: &ExcludedMetrics) {
         lock(&self.inner).exclude(excluded);
     }
@@ -120,7 +120,7 @@ impl Store {
         Arc::clone(&lock(&self.inner).excluded)
     }
 
-    /// Assigns attributes to customers. Records must already be rendered with them.
+    /// Assigns attributes to customers. Records must already have been rendered with the attributes.
     pub fn set_attributes(&self, table: Option<&Arc<AttributeTable>>) {
         lock(&self.inner).set_attributes(table);
     }
@@ -131,7 +131,7 @@ impl Store {
         let collected = inner.collected.get_mut(collector);
         if !collected.freshness.contains_key(target) {
             collected.record_attempt(target, Attempt::Pending, None);
-            inner.generation += 1;
+            inner.version += 1;
         }
     }
 
@@ -139,13 +139,13 @@ impl Store {
     pub fn retain_targets(&self, collector: CollectorId, keep: impl Fn(&Target) -> bool) {
         let mut inner = lock(&self.inner);
         inner.collected.get_mut(collector).freshness.retain(keep);
-        inner.generation += 1;
+        inner.version += 1;
     }
 
     /// Records whether a collector's permission is granted. Returns the previous value.
     pub fn set_permitted(&self, collector: CollectorId, permitted: bool) -> Option<bool> {
         let mut inner = lock(&self.inner);
-        inner.generation += 1;
+        inner.version += 1;
         inner.collected.get_mut(collector).permitted.replace(permitted)
     }
 
@@ -154,7 +154,7 @@ impl Store {
         lock(&self.inner).collected.get(collector).permitted
     }
 
-    /// Stores the names of listed customers that the filters exclude. The names of a complete list replace all others.
+    /// Stores the names of listed customers that the filters exclude. The names in a complete list replace the others.
     pub fn set_excluded_names(&self, names: BTreeMap<CustomerId, Arc<str>>, complete: bool) {
         let mut inner = lock(&self.inner);
         let named = names.into_iter().filter(|(_, name)| !name.is_empty());
@@ -210,8 +210,8 @@ impl Store {
 
     /// Replaces the records of `target` with the records from a poll at `now`. Records of unknown customers are
     /// dropped. If the response is complete, stored records that are missing from the response are removed. In bulk
-    /// polls of an optional collector, a record must be missing from two consecutive complete responses. For the
-    /// customer list, [`Store::reconcile`] removes the records instead.
+    /// polls of an optional collector, a record is removed only after it is missing from two consecutive complete
+    /// responses. For the customer list, [`Store::reconcile`] removes the records instead.
     ///
     /// # Errors
     /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.
@@ -242,7 +242,7 @@ impl Store {
             ..*stored
         };
         inner.insert(collector, customer, stored);
-        inner.generation += 1;
+        inner.version += 1;
     }
 
     /// Records that a poll failed. Existing data is kept.
@@ -256,7 +256,7 @@ impl Store {
         self.record_attempt(collector, target, Attempt::Forbidden);
     }
 
-    /// Records that a target lacks the service that a collector reads. Existing data is kept until it expires.
+    /// Records that a target lacks the service that a collector polls. Existing data is kept until it expires.
     pub fn mark_unlicensed(&self, collector: CollectorId, target: &Target, now: Timestamp) {
         self.record_attempt(collector, target, Attempt::Unlicensed);
         let mut inner = lock(&self.inner);
@@ -265,7 +265,8 @@ impl Store {
         }
     }
 
-    /// Returns the time of the latest poll if it found that the target lacks the service that the collector reads.
+    /// Returns the time of the latest poll if that poll found that the target lacks the service that the collector
+    /// polls.
     pub fn unlicensed_at(&self, collector: CollectorId, target: &Target) -> Option<Timestamp> {
         let inner = lock(&self.inner);
         inner.collected.get(collector).freshness.get(target)?.unlicensed_at
@@ -288,7 +289,7 @@ impl Store {
         let collected = inner.collected.get_mut(collector);
         if collected.has_target(target) {
             collected.record_attempt(target, attempt, None);
-            inner.generation += 1;
+            inner.version += 1;
         }
     }
 
@@ -316,14 +317,14 @@ impl Store {
             }
             collected.render_freshness(now);
         }
-        inner.generation += 1;
+        inner.version += 1;
     }
 
     /// Removes a customer and all its series.
     pub fn remove_customer(&self, id: &CustomerId) {
         let mut inner = lock(&self.inner);
         inner.remove_customer(id);
-        inner.generation += 1;
+        inner.version += 1;
     }
 
     /// Keeps only customers that the filter admits, for example after a reload. Returns the removed customers.
@@ -339,12 +340,12 @@ impl Store {
             }
             let named = removed.iter().filter(|(_, name)| !name.is_empty());
             Arc::make_mut(&mut inner.excluded_names).extend(named.map(|(id, name)| (id.clone(), Arc::clone(name))));
-            inner.generation += 1;
+            inner.version += 1;
             removed.into_keys().collect()
         })
     }
 
-    /// Returns [`Store::generation`] and a snapshot for one scrape, limited to the targets in `only`. [`columns`]
+    /// Returns [`Store::version`] and a snapshot for one scrape, limited to the targets in `only`. [`columns`]
     /// locates the metrics in the snapshot's groups.
     pub fn snapshot(&self, only: Option<&BTreeSet<Target>>, now: Timestamp) -> (u64, Snapshot) {
         let inner = lock(&self.inner);
@@ -362,7 +363,7 @@ impl Store {
             });
         }
         groups.append(&mut freshness_groups);
-        (inner.generation, Snapshot { groups, now })
+        (inner.version, Snapshot { groups, now })
     }
 
     /// Returns the number of series, including the freshness series.
@@ -376,11 +377,11 @@ impl Store {
     }
 
     /// Returns a number that increases with every change.
-    pub fn generation(&self) -> u64 {
-        lock(&self.inner).generation
+    pub fn version(&self) -> u64 {
+        lock(&self.inner).version
     }
 
-    /// Returns the job runs that wait to be logged.
+    /// Returns the job runs that are waiting to be logged.
     pub fn run_events(&self) -> &RunEvents {
         &self.run_events
     }
@@ -390,10 +391,10 @@ impl Store {
     /// makes almost all changes.
     fn update_copy<R>(&self, update: impl Fn(&mut Inner) -> R) -> R {
         let mut copy = lock(&self.inner).clone();
-        let before = copy.generation;
+        let before = copy.version;
         let result = update(&mut copy);
         let mut inner = lock(&self.inner);
-        if inner.generation != before {
+        if inner.version != before {
             return update(&mut inner);
         }
         std::mem::swap(&mut *inner, &mut copy);

@@ -1,4 +1,5 @@
-//! A client that uses only hyper and serde_json. It fetches, parses and drops the same pages as the exporter.
+//! A client that uses only hyper and serde_json. It fetches and parses the same pages as the exporter, and discards the
+//! results.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 /// Nearly all fields that the exporter parses from jobs, and the common fields of other resources.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[allow(dead_code, reason = "deserializing them is the work to measure")]
+#[allow(dead_code, reason = "the benchmark measures their deserialization")]
 struct Row<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,

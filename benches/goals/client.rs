@@ -63,7 +63,7 @@ pub fn responds(address: SocketAddr, path: &str) -> bool {
     TcpStream::connect(address).is_ok() && fetch(address, path).is_ok()
 }
 
-/// Returns the body of a response with status 200, or the status line and headers of any other.
+/// Returns the body of a response with status 200, or the status line and headers of any other response.
 fn fetch(address: SocketAddr, path: &str) -> Result<String, String> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TEXT_TIMEOUT)).unwrap();

@@ -1,4 +1,4 @@
-//! Goal 3: compressed scrapes, compared with the reference stack and with a ready-made `.gz` file served by nginx.
+//! Goal 3: compressed scrapes, compared with the reference stack and with a precompressed file served by nginx.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -71,12 +71,12 @@ pub fn run() {
         print_line(name, time, "the reference stack", ratio(time, reference));
     }
     print_line(
-        "8 of these concurrently",
+        "8 of these scrapes, sent concurrently",
         concurrent,
-        "one of these",
+        "one such scrape",
         ratio(concurrent, fresh),
     );
-    print_line("nginx, the finished .gz from a file", theirs, "nginx", 1.0);
+    print_line("nginx, precompressed text from a file", theirs, "nginx", 1.0);
     print_line("a cached compressed scrape", cached, "nginx", ratio(cached, theirs));
     print_goal(
         "a fresh compressed scrape, relative to the reference stack",

@@ -27,8 +27,8 @@ const CUSTOMERS: [usize; 2] = [1_000, 10_000];
 /// `GOGC` for Prometheus. With the default of 75, ten thousand customers need more than 24 GB.
 const GARBAGE_COLLECTION_PERCENT: &str = "40";
 
-/// How long Prometheus returns a sample. It is longer than the first evaluation of the rules with ten thousand
-/// customers, and than the measurements after the last scrape.
+/// Time for which Prometheus returns a sample after its timestamp. It exceeds both the duration of the first rule
+/// evaluation with ten thousand customers and the duration of the measurements after the last scrape.
 const LOOKBACK: &str = "1h";
 
 /// Name of Prometheus' configuration file.
@@ -119,7 +119,8 @@ impl Prometheus {
         }
     }
 
-    /// Stops scrapes and evaluations for a day, and waits until the running ones have ended. Series do not end.
+    /// Stops scrapes and evaluations for a day without making any series stale, and waits until those in progress have
+    /// ended.
     fn rest(&self) {
         let path = |name: &str| self.directory.path().join(name);
         fs::write(path(CONFIGURATION), configuration(self.target, DAY)).unwrap();

@@ -1,7 +1,7 @@
-//! Performance and size goals, each compared with a reference in the same run: `benches/run NAME`.
+//! Benchmarks for the performance and size goals: `benches/run NAME`.
 //!
-//! Absolute times vary on a shared machine, so results are ratios within one run. Compared programs are measured in
-//! turn, and the median is the result.
+//! Absolute times vary on a shared machine, so most results are ratios to a reference that is measured in the same run.
+//! The compared programs are measured in turn, and the result is the median.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,14 +14,14 @@
     clippy::cast_possible_truncation,
     missing_docs,
     unreachable_pub,
-    reason = "a benchmark that cannot continue panics, and prints its results"
+    reason = "a benchmark panics if it cannot continue, and prints its results"
 )]
 
 mod bare;
 mod client;
 mod compressed;
 #[path = "../../tests/monitoring/dashboards.rs"]
-#[allow(dead_code, reason = "the tests use more of a dashboard")]
+#[allow(dead_code, reason = "only the tests use the rest of the module")]
 mod dashboards;
 mod dense;
 mod fleet;

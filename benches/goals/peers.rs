@@ -1,4 +1,4 @@
-//! The same gauges in other libraries.
+//! The gauges of the module `dense`, implemented with other libraries.
 
 use std::fmt;
 

@@ -23,7 +23,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts the program with API v1, and with intervals that are long enough to poll each resource only once.
+    /// Starts the program with API v1, and with intervals so long that each resource is polled only once.
     pub fn start(api: &str, concurrency: usize) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();

@@ -18,7 +18,7 @@ use crate::{ALLOCATOR, dense, peers};
 
 const REPETITIONS: usize = 15;
 
-/// Number of repetitions for libraries that are many times slower, for which fewer repetitions are enough.
+/// Number of repetitions for libraries that are many times slower. Fewer repetitions are enough for them.
 const SLOW_REPETITIONS: usize = 3;
 
 /// Returns the CPU time of work in one thread. Other processes affect the CPU time less than the elapsed time.

@@ -31,8 +31,8 @@ pub fn run() {
     println!("{} MB per scrape", text.len() / 1_000_000);
     drop(text);
     let servers = [
-        ("nginx, the finished text from a file", nginx.address),
-        ("the finished text from memory", finished.address),
+        ("nginx, rendered text from a file", nginx.address),
+        ("rendered text from memory", finished.address),
         ("plain scrapes", ours.address),
     ];
     let one = measure_in_turn(servers, "", REPETITIONS, |address| {

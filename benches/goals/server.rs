@@ -122,7 +122,7 @@ fn is_root() -> bool {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The master process stops its workers on SIGTERM, but cannot do so on SIGKILL.
+        // On SIGTERM, the master process stops its workers. SIGKILL would leave the workers running.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").arg(pid).status();
         let _ = self.child.wait();
@@ -202,8 +202,8 @@ fn finished() -> Router {
     Router::new().route("/metrics", get(metrics))
 }
 
-/// Returns the reference, the usual stack of Rust exporters: prometheus-client's `Family` encoded as text, with
-/// tower-http's compression.
+/// Returns the routes of the reference stack, which most Rust exporters use: prometheus-client's `Family` encoded as
+/// text, with tower-http's compression.
 fn reference() -> Router {
     let registry = Arc::new(peers::families());
     let metrics = move || async move {

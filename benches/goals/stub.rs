@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dense;
 
-/// Number of customers whose responses are used for all customers: as many as the demo has. The first few customers
-/// have more modules than most.
+/// Number of customers whose responses serve as templates for all customers, as in the demo. The first few of these
+/// customers have more modules than most.
 const TEMPLATES: usize = 75;
 
 struct Stub {

@@ -1,4 +1,4 @@
-//! Goal 5: duration and cost of a cycle of all collectors during scrapes, with an API of fixed latency.
+//! Goal 5: duration and cost of a cycle of all collectors while the exporter is scraped. The API has a fixed latency.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};

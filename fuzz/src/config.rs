@@ -9,7 +9,7 @@ use elements_exporter::error_chain::error_chain;
 /// A secret that no message may contain.
 const CANARY: &str = "canary-c0ffee-4711";
 
-/// Checks an input: the file, a NUL, and the environment as lines of `NAME=value`. `SECRET` stands for a secret.
+/// Checks an input: the file, a NUL, and the environment as lines of `NAME=value`. `SECRET` is replaced with a secret.
 pub fn check(data: &[u8]) {
     // A fuzzer that traces comparisons may insert the canary anywhere.
     if data.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {

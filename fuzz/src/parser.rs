@@ -25,7 +25,7 @@ pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
     for line in text.split_terminator('\n') {
         assert!(!line.contains('\r'), "a carriage return in {line:?}");
         if let Some(rest) = line.strip_prefix("# HELP ") {
-            let (name, text) = rest.split_once(' ').expect("HELP has a text");
+            let (name, text) = rest.split_once(' ').expect("HELP has text");
             assert!(!text.is_empty());
             help = Some(name.to_owned());
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {

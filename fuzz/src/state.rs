@@ -14,8 +14,8 @@ use elements_exporter::store::{Store, columns};
 
 use crate::parser::parse;
 
-/// Checks an input: a flag, followed by the lines of a state file. If the flag is odd, a valid last line with count and
-/// checksum is appended, which random input would not contain.
+/// Checks an input: a flag, followed by the lines of a state file. If the flag is odd, appends a valid last line with
+/// the count and the checksum, because random input would not contain such a line.
 pub fn check(data: &[u8]) {
     let Some((flag, lines)) = data.split_first() else {
         return;
@@ -61,7 +61,7 @@ pub fn check(data: &[u8]) {
                     .expect("every series has a customer");
                 assert!(
                     id.is_empty() || listed.contains_key(id),
-                    "{sample:?} of an unknown customer"
+                    "{sample:?} belongs to an unknown customer"
                 );
                 let is_exporter_time =
                     sample.name.starts_with("elements_exporter_") && sample.name.ends_with("_timestamp_seconds");

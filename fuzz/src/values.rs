@@ -1,4 +1,4 @@
-//! The parsers of values. Every parsed value must equal the result of an independent implementation.
+//! Value parsers. Every parsed value must equal the result of an independent implementation.
 
 use elements_exporter::domain::{
     self, CustomerId, DailyScan, Gigabyte, JobStatus, JobStatusWord, Named, capacity, count, customer_status,
@@ -67,12 +67,12 @@ fn check_numbers(text: &str) {
     }
 }
 
-/// Checks that each of two sizes separated by a slash has the same value as on its own.
+/// Checks that two sizes separated by a slash are parsed to the same values as each size on its own.
 fn check_capacity(used: &str, purchased: &str) {
     let of = |text: &str| size(text).ok().flatten();
     let plain = |text: &str| !text.contains('/');
     if let (true, true, Some(left), Some(right)) = (plain(used), plain(purchased), of(used), of(purchased)) {
-        // Zero needs no unit. In a pair, it takes the other half's unit and remains zero.
+        // Zero needs no unit. In a pair, it has the unit of the other size and remains zero.
         let parsed = capacity(&format!("{used}/{purchased}"));
         let parsed = parsed
             .ok()
@@ -86,7 +86,7 @@ fn check_capacity(used: &str, purchased: &str) {
     }
 }
 
-/// Parses a non-negative integer, which may contain commas, and zeros after a decimal point.
+/// Parses a non-negative integer. It may contain commas, and zeros after a decimal point.
 fn integer(text: &str) -> Option<i128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let zeros = !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0');
@@ -151,7 +151,7 @@ fn expected_timestamp(text: &str) -> Option<f64> {
         return Some(match text.len() {
             0..12 => number,
             12..15 => number / 1e3,
-            // Ticks are too large for a double to represent exactly.
+            // A number of ticks is too large for a double to represent exactly.
             _ => (text.parse::<i128>().ok()? - 621_355_968_000_000_000) as f64 / 1e7,
         });
     }

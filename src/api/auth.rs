@@ -32,7 +32,7 @@ const MAX_RESPONSE_BYTES: usize = 256 << 10;
 const RENEWAL_FRACTION: f64 = 0.8;
 
 /// Minimum time between a token's renewal and its expiry, except for tokens with a short lifetime. It is long enough
-/// for two requests that each run into the default timeout.
+/// for two requests that each time out with the default timeout.
 const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 
 /// A token that expires within this time is not sent, because it could expire before the request arrives.
@@ -83,7 +83,7 @@ struct Token {
 }
 
 /// A reading of the monotonic clock and of the wall clock. The monotonic clock stops while the machine is suspended,
-/// and the wall clock can be set back, so the age is the longer of the two elapsed times.
+/// and the wall clock can be set back. The age is therefore the longer of the two elapsed times.
 #[derive(Clone, Copy)]
 struct ClockReading {
     monotonic: Instant,
@@ -192,8 +192,8 @@ impl TokenSource {
         }
     }
 
-    /// Discards a token that the API rejected, and returns whether a new token may be accepted. If the API rejects
-    /// every token, a new token is fetched only occasionally, not for each request.
+    /// Discards a token that the API rejected, and returns whether to retry with a new token. If the API rejects every
+    /// token, a new token is fetched only occasionally, not for each request.
     pub fn reject(&self, token: &Arc<Secret>) -> bool {
         let mut state = lock(&self.state);
         let in_use = state.tokens.values().any(|cached| Arc::ptr_eq(&cached.value, token));

@@ -113,8 +113,8 @@ fn is_any(name: &str, names: &[&str]) -> bool {
     names.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// Parses the members and ignores the case of their names. A derived struct would miss a link to the next page whose
-/// name is in another case, and the list would appear to be complete.
+/// Parses the members and ignores the case of their names. A derived struct would miss a link to the next page if its
+/// name differed in case, and the list would then appear to be complete.
 #[derive(Clone, Copy)]
 struct EnvelopeVisitor {
     list: &'static str,

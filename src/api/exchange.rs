@@ -18,7 +18,8 @@ const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of idle connections per host.
 const IDLE_CONNECTIONS: usize = 16;
 
-/// Time during which an idle connection is kept. Load balancers commonly close idle connections after a minute or more.
+/// Time during which an idle connection is kept. It is shorter than the idle timeout of common load balancers, which is
+/// at least a minute.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// Builds the HTTP client for both the API and the token endpoint.

@@ -12,7 +12,7 @@ use super::Error;
 use super::exchange::{classify, client_builder, unix_now};
 use super::rate_limiter::clock_skew;
 
-/// Timeout for name resolution. Enough for three attempts with the usual resolver timeout of 5 s.
+/// Timeout for name resolution. It allows for three attempts with the usual resolver timeout of 5 s.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Result of a probe.

@@ -37,14 +37,14 @@ const INITIAL_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause without `Retry-After`. Most rate limits have a window of one minute.
 const MAX_DEFAULT_PAUSE: Duration = Duration::from_secs(60);
 
-/// Minimum time between two decreases of the rate. Concurrent requests that are throttled together count once.
+/// Minimum time between two decreases of the rate. Concurrent requests that are throttled together count as one.
 const DECREASE_SPACING: Duration = Duration::from_secs(1);
 
 /// Minimum burst after an idle period, so that a late timer does not reduce throughput.
 const MIN_BURST: f64 = 2.0;
 
-/// Burst, in seconds of requests at the current rate. At high rates, several requests are due within the timer's
-/// resolution of a millisecond.
+/// Size of a burst, in seconds of requests at the current rate. At high rates, several requests are due within the
+/// timer's resolution of a millisecond.
 const BURST_SECONDS: f64 = 0.1;
 
 /// Tolerance for waits that are rounded to whole nanoseconds. With it, a request is always admitted after its wait.
@@ -110,8 +110,8 @@ pub enum Admission {
 /// Rate limiter for all requests to one host.
 ///
 /// When the host throttles a request, all requests pause and the rate decreases by 30 %. Successful requests increase
-/// the rate again: quickly at first, and slowly near the rate at which the host throttled. After repeated failures of
-/// an endpoint, only occasional probes are sent to it; other endpoints are not affected.
+/// the rate again: quickly at first, and slowly near the rate at which the host throttled the request. After repeated
+/// failures of an endpoint, only occasional probes are sent to it; other endpoints are not affected.
 #[derive(Debug)]
 pub struct RateLimiter {
     limits: RequestLimits,
@@ -291,8 +291,8 @@ impl RateLimiter {
         }
     }
 
-    /// Returns whether a failed request may be retried, or its poll repeated early, and if so, reduces the retry budget
-    /// by one. Returns false while the endpoint is down. The retry itself must be admitted like any other request.
+    /// Returns whether a failed request may be retried, or its poll repeated early. If so, reduces the retry budget by
+    /// one. Returns false while the endpoint is down. The retry itself must be admitted like any other request.
     pub fn may_retry(&mut self, now: Duration, resource: Resource) -> bool {
         let is_up = !matches!(self.endpoint_state(resource).breaker.check(now), Decision::Reject(_));
         let is_granted = is_up && self.retry_budget >= 1.0 - TOKEN_TOLERANCE;

@@ -118,7 +118,7 @@ impl Client {
                 }
                 fetched => fetched?,
             };
-            // If rows move to a later page between two requests, they are repeated and others are missed. If both
+            // Rows that move to a later page between two requests are fetched twice, and others may be missed. If both
             // attempts repeat the same rows, the list itself contains them twice.
             let matches_total = fetched.total.is_none_or(|total| total == fetched.row_count);
             let is_confirmed = matches_total && before.as_ref() == Some(fetched.identities(list));

@@ -263,8 +263,8 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Returns the value of a field, regardless of the case of its name, or `None` if there is no such field, or the row is
-/// not an object.
+/// Returns the value of a field, regardless of the case of its name. Returns `None` if there is no such field or the
+/// row is not an object.
 pub(super) fn field<'a>(row: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     let fields = serde_json::from_str::<Object<'a>>(row.get()).ok()?.0;
     let field = fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name));

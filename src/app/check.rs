@@ -99,7 +99,7 @@ struct Check<'a> {
     /// Whether the customer list was fetched, even if it is empty.
     has_customer_list: bool,
     costs: Vec<Cost>,
-    /// Records for the collectors that depend on earlier ones.
+    /// Records fetched so far, for collectors that depend on other collectors.
     seen: SeenRecords,
 }
 
@@ -243,7 +243,7 @@ impl Check<'_> {
         is_any_granted
     }
 
-    /// Polls every enabled collector once. Collectors that poll per customer are polled for the example customer.
+    /// Polls every enabled collector once. Collectors that poll per customer poll only the example customer.
     async fn check_collectors(&mut self, api: &Api) {
         for collector in ids() {
             let plan = *self.schedule_config.plans.get(collector);
@@ -270,8 +270,8 @@ impl Check<'_> {
         if result != CollectorResult::NotTried {
             (finding.requests, finding.rows) = (Some(requests), Some(rows));
         }
-        // A collector without permission costs nothing. If another collector fails without returning rows, its cost is
-        // unknown.
+        // A collector without permission costs nothing. If a collector fails for any other reason without returning
+        // rows, its cost is unknown.
         let runs = result != CollectorResult::NotPermitted;
         if runs && finding.outcome != Outcome::Ok && rows == 0 {
             self.report.not_measured.push(descriptor.name);

@@ -39,8 +39,8 @@ const INTERVALS: &[(&str, u32)] = &[
 /// Seconds between two polls of a target of any other collector.
 const DEFAULT_INTERVAL: u32 = 30;
 
-/// Minimum number of seconds after which data is stale. The default is a few intervals, which is less than the time
-/// between two scrapes of an ordinary Prometheus server, so that its rules would consider fresh data as stale.
+/// Minimum number of seconds after which data is stale. The default, a few intervals, is shorter than the usual scrape
+/// interval of Prometheus, so its rules would treat fresh data as stale.
 const MIN_STALE_AFTER: u64 = 300;
 
 /// Maximum number of requests per second.
@@ -242,7 +242,7 @@ mod tests {
             assert_eq!(
                 interval.map(|(_, interval)| *interval),
                 usual,
-                "{name} must be polled often for few customers"
+                "{name} must poll often if there are few customers"
             );
         }
         for customers in [0, 1, 1_000, 10_000, 100_000] {

@@ -36,7 +36,7 @@ pub enum Unhealthy {
     },
 }
 
-/// Requests the health or readiness of the exporter at the first listen address in the flags.
+/// Checks the health or readiness of the exporter at the first listen address in the flags.
 ///
 /// A health check sends neither a password nor a certificate. If the server requires either, the exporter is evidently
 /// running and counts as healthy. Its readiness cannot be determined, so it also counts as ready.

@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::store::state_file::{self, StateFile};
 
 /// Time between two saves. The first few saves are closer together. Unless saves are slow, a crash loses at most the
-/// changes of this period, and the next polls fetch them again.
+/// changes made during this time, and the next polls fetch them again.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Delay of the first save. It is short, so that an early crash does not lose all data and an unwritable path is
@@ -86,7 +86,7 @@ impl Saver {
         let Some(file) = self.file.clone() else {
             return self.log_without_state(&stop).await;
         };
-        let mut saved = self.store.generation();
+        let mut saved = self.store.version();
         let mut pause = FIRST_SAVE_DELAY;
         let mut is_failing = false;
         loop {
@@ -94,14 +94,14 @@ impl Saver {
                 () = stop.cancelled() => true,
                 () = tokio::time::sleep(pause) => false,
             };
-            let generation = self.store.generation();
-            if generation != saved || !self.store.run_events().is_empty() {
+            let version = self.store.version();
+            if version != saved || !self.store.run_events().is_empty() {
                 let began = Instant::now();
                 let ended = self.store.run_events().take();
                 let result = self.save(Arc::clone(&file)).await;
                 match result {
                     Ok(()) => {
-                        saved = generation;
+                        saved = version;
                         is_failing = false;
                         log_runs(ended);
                     }

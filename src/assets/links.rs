@@ -6,10 +6,10 @@ use std::borrow::Cow;
 
 use url::Url;
 
-/// Beginning of every link to a runbook in the files.
+/// Prefix of every link to a runbook in the bundled files.
 const RUNBOOK: &str = "docs/runbooks.md#";
 
-/// Beginning of every link to a dashboard in the files.
+/// Prefix of every link to a dashboard in the bundled files.
 const DASHBOARD: &str = "/d/";
 
 /// Base URLs of the links in the rules.
@@ -43,7 +43,7 @@ impl Links {
         text
     }
 
-    /// Returns the URL for a path in the files; `None` without a base URL.
+    /// Returns the URL for a path in the bundled files; `None` if its base URL is not configured.
     pub fn url(&self, path: &str) -> Option<String> {
         match (path.strip_prefix(RUNBOOK), &self.exporter, &self.grafana) {
             (Some(alert), Some(exporter), _) => Some(format!("{exporter}/runbooks/#{alert}")),

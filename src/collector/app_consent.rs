@@ -122,7 +122,8 @@ async fn request_each<Request: Future<Output = TenantResult<Option<bool>>>>(
 
 const IS_CONSENT: Names = &["isConsent", "isConsented"];
 
-/// Fetches whether the tenant has consented to all apps of a product; `None` if the product has no apps.
+/// Fetches the tenant's consent status for the apps of a product. Returns whether the tenant has consented to all apps;
+/// `None` if the product has no apps.
 async fn fetch_consent(
     api: &Api,
     customer: &CustomerId,

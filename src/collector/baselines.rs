@@ -15,7 +15,7 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp
 /// State of a tenant's baselines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Baseline {
-    /// Whether the row is held from an earlier response, because the latest response had invalid rows.
+    /// Whether the row is held from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -37,7 +37,8 @@ impl Baseline {
     }
 }
 
-/// Returns the severity of a status. From most to least severe: failed; with exceptions or expired; unknown; any other.
+/// Returns the severity of a status. The order, from most to least severe, is: failed; with exceptions or expired;
+/// unknown; any other.
 fn severity(status: Option<i16>) -> u8 {
     match status {
         Some(5 | 8 | 17) => 4,
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_one_tenant_are_merged_to_the_worse_status() {
+    fn merging_rows_of_a_tenant_keeps_the_worse_status() {
         let row = |status: i16, drifts: u64| Baseline {
             held: false,
             tenant: TenantId::parse("t").expect("an id"),

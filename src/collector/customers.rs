@@ -189,7 +189,8 @@ const TENANTS: Names = &["tenants"];
 const STATUS: Names = &["jobStatus"];
 const MODE: Names = &["managementMode"];
 
-/// Parses a customer's tenants. Returns each tenant that has an id once, and the number of tenants without an id.
+/// Parses a customer's tenants. Returns the tenants that have an id, without duplicates, and the number of tenants
+/// without an id.
 fn parse_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
     let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
     let mut without_id = 0;
@@ -247,7 +248,7 @@ fn parse_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custo
     Some((id, customer))
 }
 
-/// Returns the worse of a customer's two statuses, which come from duplicate rows.
+/// Returns the worse of two statuses that duplicate rows contain for the same customer.
 fn worse(one: Option<CustomerStatus>, other: Option<CustomerStatus>) -> Option<CustomerStatus> {
     let rank = |status: Option<CustomerStatus>| match status {
         None => 0,

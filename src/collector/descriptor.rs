@@ -24,7 +24,7 @@ pub(super) type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Fail
 pub struct CollectorDescriptor {
     /// Name in the configuration and in labels.
     pub name: &'static str,
-    /// Endpoint reported for failures that no request caused.
+    /// Endpoint reported for failures that were not caused by a request.
     pub endpoint: Endpoint,
     /// All endpoints that the collector requests.
     pub endpoints: &'static [Endpoint],
@@ -131,7 +131,7 @@ impl CollectorDescriptor {
         Some(rendered)
     }
 
-    /// Returns whether no run is in progress, which makes the next poll less urgent.
+    /// Returns whether no run is in progress. If so, the next poll is less urgent.
     pub fn is_quiet(&self, record: &dyn Record) -> bool {
         (self.is_quiet)(record)
     }

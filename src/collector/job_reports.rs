@@ -59,8 +59,8 @@ pub(super) struct ModuleReport {
 }
 
 impl ModuleReport {
-    /// Returns whether no further request is needed, because the report has been received, or because the maximum
-    /// number of requests has been reached.
+    /// Returns whether no further request will be sent: either the report has been received, or the maximum number of
+    /// requests has been reached.
     fn is_settled(&self) -> bool {
         self.tries == 0 || self.tries - self.failed >= MAX_TRIES || self.failed >= MAX_FAILED_TRIES
     }

@@ -183,7 +183,7 @@ async fn merge_list(
 /// Parses a row into its module and its run; returns `None` if the row does not identify its module.
 fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     let service = row.named(&["jobType"], domain::service)?;
-    // A scan belongs to no module.
+    // A scan does not belong to a module.
     let module_of_scan = || domain::scanned_service(&service).map(|_| Cow::Borrowed(NO_MODULE));
     let job_module = row.named(&["jobModule"], domain::module).or_else(module_of_scan)?;
     let scope = row.text(&[SCOPE]).map(|name| domain::truncate(&name).into_owned());
@@ -213,7 +213,8 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     };
     let has_time = |names| row.text(names).is_some_and(|text| domain::timestamp(&text) != Ok(None));
     let has_times = has_time(START) || has_time(END);
-    // A run without objects, or one that failed before any times were recorded, ended when its row was last modified.
+    // A run without objects, or one that failed before any times were recorded, is assumed to have ended when its row
+    // was last modified.
     let may_lack_end = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
     let undated_end = modified.valid.filter(|_| may_lack_end && !has_times);
     let failed = row.count(&["failedCount"]);
@@ -225,8 +226,8 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         .and_then(domain::parse_id)
         .filter(|_| is_reported)
         .map(Box::from);
-    // The key contains the reported time, because a time ahead of the exporter's clock is capped at the current time,
-    // which differs in each poll.
+    // The key contains the time as reported. A time ahead of the exporter's clock is capped at the current time, which
+    // would give the run a different key in each poll.
     let reported_end = end.value.or(undated_end.and(modified.value));
     let key = RunKey::new(id.as_deref(), start.value, reported_end);
     let start_or_modified = start.valid.or(modified.valid.filter(|_| !has_times));
@@ -304,7 +305,7 @@ fn assumed_end(
     }
 }
 
-/// A run's time, as reported by the API.
+/// The start, end or last modification of a run, as reported by the API.
 #[derive(Clone, Copy, Debug)]
 struct ReportedTime {
     value: Option<Timestamp>,

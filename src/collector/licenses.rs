@@ -53,7 +53,7 @@ impl Subscriptions {
 /// A subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Product {
-    /// Whether the row is held from an earlier response, because the latest response had invalid rows.
+    /// Whether the row is held from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     /// Distinguishes the subscription from others for the same service; empty if the service has only one subscription.

@@ -140,7 +140,7 @@ impl RequestResults {
     /// Returns the failure that makes the poll incomplete, if any.
     ///
     /// # Errors
-    /// If no request succeeded, returns the failure or else the denial.
+    /// If no request succeeded, returns the failure or, if there is none, the denial.
     pub(super) fn finish(self) -> Result<Option<Failure>, Failure> {
         if self.any_succeeded {
             return Ok(self.failure);
@@ -184,8 +184,8 @@ where
     Ok(PollOutput::of_customer(customer, record, 0, endpoint).with_failure(incomplete.or(problem)))
 }
 
-/// Polls each part. In the result, each part either has a fresh or last known record, or is unlicensed. A part without
-/// a last known record is missing if its request failed, or if it returned nothing and empty responses are not kept.
+/// Polls each part. In the result, each part has a fresh or last known record, or is unlicensed. A part without a last
+/// known record is missing if its request failed, or if the response was empty and empty responses are not kept.
 ///
 /// # Errors
 /// Returns an error if a failure affects all parts, or if no request succeeded. The previous record is then kept until

@@ -19,7 +19,7 @@ const LAST_RUN: Names = &["lastRunTime"];
 /// A module's protected data in one tenant, or in all tenants if the API does not distinguish them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ProtectedModule {
-    /// Whether the row is held from an earlier response, because the latest response had invalid rows.
+    /// Whether the row is held from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     service: Cow<'static, str>,

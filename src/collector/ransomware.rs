@@ -29,7 +29,7 @@ macro_rules! fields {
     };
 }
 
-/// The object types, in the order of [`Signs`], as values of the label `object_type` with their fields.
+/// The object types, in the order of [`Signs`]: for each, the value of the label `object_type`, and its fields.
 const OBJECT_TYPES: [(&str, BySign<Names>); 4] = [
     ("teams", fields!("teams")),
     ("sharepoint_sites", fields!("sharePointSites")),
@@ -42,7 +42,7 @@ const OBJECT_TYPES: [(&str, BySign<Names>); 4] = [
 pub(super) struct Signs([BySign<Option<u64>>; 4]);
 
 impl Signs {
-    /// Parses the counts of a row; `None` if it has none.
+    /// Parses the counts of a row; returns `None` if the row contains none.
     fn parse(row: &Row<'_>) -> Option<Self> {
         let signs = Self(OBJECT_TYPES.map(|(_, fields)| fields.map(|names| row.count(names))));
         (signs != Self::default()).then_some(signs)
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_one_tenant_are_merged_to_the_worse_values() {
+    fn merging_rows_of_a_tenant_keeps_the_higher_counts() {
         let mut one = Signs::default();
         let mut other = Signs::default();
         one.0[0] = [Some(1), None, Some(0)];

@@ -96,8 +96,8 @@ fn customer_filter(target: &Target, context: &Context) -> String {
     }
 }
 
-/// Returns a time. If it is further in the future than the tolerance for clock skew, counts it as invalid and returns
-/// `None`.
+/// Returns the time `at`, unless it is later than `now` by more than the tolerance for clock skew. In that case, counts
+/// the time as invalid and returns `None`.
 pub(super) fn not_in_future(row: &Row<'_>, names: Names, at: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let is_future = at > now.plus(FUTURE_TOLERANCE);
     if is_future {
@@ -133,8 +133,8 @@ pub(super) trait Held: Clone {
     fn held(&mut self) -> &mut bool;
 }
 
-/// Returns the valid rows of a response and, marked as held, the previous rows that are missing from the response. Any
-/// of these previous rows may be missing because its new version is invalid.
+/// Returns the valid rows of a response and, marked as held, the previous rows that are missing from the response. The
+/// new version of such a row may be one of the invalid rows.
 pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
     let present: BTreeSet<K> = partial.iter().map(&key).collect();
     let missing = previous.iter().filter(|row| !present.contains(&key(row))).cloned();

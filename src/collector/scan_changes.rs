@@ -22,7 +22,7 @@ const OTHER_CONTAINERS: &str = "(other)";
 /// A scan profile's daily report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Whether the report is held from an earlier response, because the latest response had invalid rows.
+    /// Whether the report is held from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     profile_id: String,
@@ -141,7 +141,7 @@ impl Collector for ScanChanges {
     }
 
     fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        // A record that predates the settings may contain objects although they are now disabled.
+        // The record may predate the settings, and contain objects although they are no longer requested.
         let reports = record.iter().filter(|_| context.settings.scan_objects);
         let objects: Vec<ChangedObjects> = reports.flat_map(Report::changed_objects).collect();
         vec![
@@ -151,7 +151,7 @@ impl Collector for ScanChanges {
     }
 }
 
-/// Response with one report. API v1 returns the two parts separately.
+/// The API's response for one report. API v1 returns the summary and the objects separately.
 struct ReportResponse {
     summary: Vec<Box<RawValue>>,
     /// `None` if objects are not requested.

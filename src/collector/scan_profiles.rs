@@ -16,7 +16,7 @@ use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, info, lab
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
-    /// Whether the profile is held from an earlier response, because the latest response had invalid rows.
+    /// Whether the profile is held from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     id: String,
@@ -170,7 +170,7 @@ const MODIFIED: Names = &["modifiedTime"];
 
 /// The list of a customer's profiles.
 pub(super) struct ProfileList {
-    /// The valid rows of the list with their ids, each id once.
+    /// The valid rows of the list with their ids, without duplicates.
     pub(super) rows: Vec<(String, Box<RawValue>)>,
     /// Number of invalid rows.
     pub(super) unreadable: usize,

@@ -95,7 +95,7 @@ impl<T> PerCollector<T> {
         &self.0[id.position()]
     }
 
-    /// Returns the value of a collector, mutably.
+    /// Returns a mutable reference to the value of a collector.
     #[expect(clippy::indexing_slicing, reason = "there is a value for each row of the table")]
     pub fn get_mut(&mut self, id: CollectorId) -> &mut T {
         &mut self.0[id.position()]
@@ -106,7 +106,7 @@ impl<T> PerCollector<T> {
         self.0.iter()
     }
 
-    /// Returns all values, mutably.
+    /// Returns mutable references to all values.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.iter_mut()
     }
@@ -116,7 +116,7 @@ impl<T> PerCollector<T> {
         ids().zip(&self.0)
     }
 
-    /// Returns the collectors with their values, mutably.
+    /// Returns the collectors with mutable references to their values.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (CollectorId, &mut T)> {
         ids().zip(&mut self.0)
     }

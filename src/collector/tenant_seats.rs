@@ -18,7 +18,7 @@ use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
 /// A tenant's seats for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seats {
-    /// Whether the row is held from an earlier response, because the latest response had invalid rows.
+    /// Whether the row is held from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,

@@ -83,7 +83,7 @@ impl ProxyUrl {
         &self.0
     }
 
-    /// Returns scheme, host and port.
+    /// Returns the scheme, host and port.
     pub fn without_credentials(&self) -> String {
         self.0.origin().ascii_serialization()
     }

@@ -13,8 +13,8 @@ pub(crate) const MAX_CSV_BYTES: u64 = 16 << 20;
 /// Maximum number of rows: about ten times the number that the largest partner needs.
 const MAX_ROWS: usize = 100_000;
 
-/// Maximum number of globs, because a customer is compared with one glob after another. Ids and plain names need no
-/// such limit, because they are looked up in a map.
+/// Maximum number of globs. A limit is necessary, because a customer is compared with one glob after another. Ids and
+/// plain names need no such limit, because they are looked up in a map.
 const MAX_GLOBS: usize = 1_000;
 
 /// Maximum length of a value, in characters. Each value becomes a label of every alert about its customers.
@@ -23,7 +23,7 @@ const MAX_VALUE_CHARS: usize = 100;
 /// Maximum number of invalid rows in an error message. Further rows usually have the same problem.
 const MAX_REPORTED: usize = 20;
 
-/// The columns, in the order in which errors suggest them. `customer` and `id` are synonyms. [`IGNORED_COLUMNS`] are
+/// The columns, in the order in which errors list them. `customer` and `id` are synonyms. [`IGNORED_COLUMNS`] are
 /// accepted because `elements_exporter customers` prints them.
 const COLUMNS: [&str; 8] = [
     "customer",

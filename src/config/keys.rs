@@ -10,8 +10,8 @@ use crate::domain::DEFAULT_BACKUP_SERVICES;
 /// Prefix of the environment variables.
 pub const PREFIX: &str = "ELEMENTS_";
 
-/// Maximum request rate per second. A higher rate is probably a typing error, because no partner is large enough to
-/// need it.
+/// Maximum number of requests per second. A higher value is probably a typo, because no partner is large enough to need
+/// it.
 pub(super) const MAX_REQUESTS_PER_SECOND: f64 = 1000.0;
 
 /// Maximum timeout: twice the default interval of `jobs`. A request that takes longer will probably never complete.
@@ -277,7 +277,7 @@ const AFTER_COLLECTORS: &[Key] = &[
         "rpo.abandoned_after",
         KeyDefault::Value("90days"),
         ValueFormat::Duration("a duration"),
-        "Age of the newest run after which a module or backup scope counts as abandoned and has no RPO.",
+        "Age of the newest run above which a module or backup scope counts as abandoned and has no RPO.",
     ),
     list(
         "metrics.exclude",

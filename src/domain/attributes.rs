@@ -92,7 +92,7 @@ impl<T> PerAttribute<T> {
             .map(|(_, value)| value)
     }
 
-    /// Returns the value of the attribute with this name, mutably.
+    /// Returns a mutable reference to the value of the attribute with this name.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut T> {
         Attributes::NAMES
             .into_iter()
@@ -106,7 +106,7 @@ impl<T> PerAttribute<T> {
         self.each_ref().into_iter()
     }
 
-    /// Returns the values in order, mutably.
+    /// Returns mutable references to the values, in order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         [&mut self.tier, &mut self.region, &mut self.team].into_iter()
     }

@@ -1,7 +1,7 @@
-//! Masks comments in job reports, so that they can be label values. Names of people, locations and objects are
-//! replaced, so that comments about the same problem are equal.
+//! Masks comments in job reports for use as label values. Names of people, locations and objects are replaced, so that
+//! comments about the same problem become identical.
 //!
-//! The steps share this file, because each of them masks the text that the previous step left.
+//! All steps are in this file, because each step masks the output of the previous step.
 
 use icu_normalizer::ComposingNormalizer;
 
@@ -11,7 +11,7 @@ pub const MAX_COMMENT_CHARS: usize = 80;
 /// Maximum number of characters that are parsed per comment.
 const MAX_READ_CHARS: usize = 1_000;
 
-/// Minimum length of a word with digits that is masked as an id. In shorter words, only the digits are masked.
+/// Minimum length at which a word with digits is masked as an id. In shorter words, only the digits are masked.
 const MIN_ID_CHARS: usize = 16;
 
 /// Maximum length of an HTML entity's name, including the semicolon.

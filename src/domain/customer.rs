@@ -52,7 +52,7 @@ impl CustomerId {
         super::log_safe(&self.text)
     }
 
-    /// Returns the id without surrounding white space, and otherwise unchanged.
+    /// Returns the id as received, without surrounding white space.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -114,8 +114,7 @@ impl TryFrom<String> for CustomerId {
 
 /// A tenant's id.
 ///
-/// GUIDs are converted to lower case, because their case varies between responses, while queries join series by the
-/// id.
+/// GUIDs are converted to lower case: their case varies between responses, but queries join series on the id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct TenantId(String);

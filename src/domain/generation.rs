@@ -25,7 +25,7 @@ impl fmt::Display for Generation {
 pub enum GenerationChoice {
     /// Always this version.
     Fixed(Generation),
-    /// API v3 if the registration has the customers permission of API v3; otherwise API v1.
+    /// API v3 if the registration has the v3 permission to read customers; otherwise API v1.
     #[default]
     Auto,
 }

@@ -1,5 +1,5 @@
-//! Combines the lists of a module's runs into its current state, latest completed run, latest restore point, and number
-//! of failures since then.
+//! Combines successive lists of a module's runs into the module's current state, latest completed run, latest restore
+//! point, and number of failures since then.
 //!
 //! An API response lists a module's latest run, or several runs in any order. Each list updates a [`History`], which
 //! stores the values that must not be lost when a run is no longer listed, and the data needed to count each run once.
@@ -122,8 +122,8 @@ impl History {
         HistoryUpdate { duplicates, ended }
     }
 
-    /// Corrects the assumed time of a failure if the time is in the future because the clock was ahead when it was
-    /// assumed. Otherwise, such a failure would count even after a later restore point.
+    /// Corrects the assumed times of failures that are in the future because the clock was ahead when they were
+    /// assumed. Without the correction, such a failure would count even after a later restore point.
     pub fn clamp(&mut self, now: Timestamp) {
         // A failure after a restore point stays after that restore point, even if the clock is wrong now.
         let after_restore_point = self.last_restore_point().map(|at| at.plus(Duration::from_secs(1)));
@@ -217,8 +217,8 @@ impl History {
         Some(now.since(occurred_at) > after)
     }
 
-    /// Returns whether an objective applies in the listed state. No objective applies to a disabled module, or to an
-    /// unconfigured module before its first run.
+    /// Returns whether an objective applies to the module, given its listed status. No objective applies to a disabled
+    /// module, or to an unconfigured module before its first run.
     pub fn expects_backups(&self) -> bool {
         match self.newest.as_ref().map(|run| run.status) {
             None | Some(JobStatus::Disabled) => false,

@@ -51,7 +51,7 @@ pub fn service(text: &str) -> Option<Named> {
     SERVICES.parse(text)
 }
 
-/// Module name of jobs that belong to no module, such as scans, and of services without modules.
+/// Module name of jobs that do not belong to a module, such as scans, and of services without modules.
 pub const NO_MODULE: &str = "None";
 
 /// Parses a module (`jobModule`, `serviceModule`): a number, or a name in any spelling. `None` if absent.
@@ -88,7 +88,7 @@ pub fn scanned_service(service: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns the names of all services in the reference, except scans of objects.
+/// Returns the names of all services in the reference, excluding the job types for scans.
 pub(super) fn service_names() -> impl Iterator<Item = &'static str> {
     SERVICES
         .names
@@ -361,7 +361,7 @@ static BASELINE_STATUSES: ReferenceTable = ReferenceTable::new(
 
 type NumberedName = (u16, &'static str);
 
-/// One list of the reference. `synonyms` contains other spellings of its names that [`fold`] does not handle.
+/// A list in the reference. `synonyms` contains alternative spellings that [`fold`] does not handle.
 struct ReferenceTable {
     names: &'static [NumberedName],
     synonyms: &'static [NumberedName],
@@ -412,7 +412,7 @@ impl ReferenceTable {
     }
 
     fn find(&self, text: &str) -> Option<u16> {
-        // Longer text cannot be a name, and folding it would be expensive.
+        // Text beyond the maximum length cannot be a name, and folding it would be expensive.
         if bounded(text).len() < text.len() {
             return None;
         }

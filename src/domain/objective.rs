@@ -10,10 +10,10 @@ use super::time::Timestamp;
 /// The default objective: one day, plus two hours in case a backup takes longer than on the previous day.
 pub const DEFAULT_RPO: Duration = Duration::from_secs(26 * 60 * 60);
 
-/// A module is abandoned if its newest run is older than this, by default. Common schedules have shorter intervals.
+/// By default, a module is abandoned if its newest run is older than this. Common schedules have shorter intervals.
 pub const DEFAULT_ABANDONED_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Name of a customer's module or backup scope, by which its objective is selected.
+/// The customer id, names and attributes by which the objective of a module or backup scope is selected.
 #[derive(Clone, Copy, Debug)]
 pub struct ModuleName<'a> {
     /// The customer's id.
@@ -58,7 +58,7 @@ pub struct Override {
     pub objective: Objective,
 }
 
-/// The objective of a module, with the end and the reason of the override that sets it.
+/// The objective of a module, with the end of the override that sets it, and the reason for that override.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objective {
     /// The maximum age of the latest restore point; `None` if the module is exempt.

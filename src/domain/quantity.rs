@@ -93,7 +93,7 @@ impl From<Size> for SavedSize {
     }
 }
 
-/// A capacity. A pooled subscription also has a used capacity.
+/// The purchased capacity of a subscription and, if the subscription is pooled, the used capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Capacity {
     /// The left half of `0/1 GB`; `None` if there is no left half, or if it is `N/A`.

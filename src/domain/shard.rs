@@ -23,7 +23,7 @@ pub struct Shard {
 }
 
 /// Purpose of a partition. Partitions for different purposes are independent, so that one exporter's customers can
-/// again be divided evenly between scrapes.
+/// in turn be divided evenly between scrapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Selects the exporter that polls a customer.
@@ -46,7 +46,7 @@ impl Shard {
         (0..count).map(move |index| Self { index, count })
     }
 
-    /// Returns whether this is the first shard, which also contains all data that belongs to no customer.
+    /// Returns whether this is the first shard, which also contains all data that does not belong to a customer.
     pub fn is_first(self) -> bool {
         self.index == 0
     }

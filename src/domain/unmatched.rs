@@ -123,7 +123,7 @@ impl KnownNames {
     }
 
     /// Returns the patterns that match none of these names. Considers the filter and the overrides that have not ended.
-    /// Patterns for services, modules and scopes are checked only if a module is known.
+    /// Patterns for services, modules and scopes are checked only if at least one module is known.
     pub fn unmatched(
         &self,
         filter: &CustomerFilter,
@@ -147,7 +147,7 @@ impl KnownNames {
                 .filter(|name| !name.is_empty())
         };
         let is_customer = |pattern: &Pattern| {
-            // Ids are looked up in a set, because thousands of patterns may be ids.
+            // Ids are looked up in a set, because there may be thousands of ids among the patterns.
             texts.contains(pattern.as_str()) || names().any(|name| pattern.matches_folded(name))
         };
         let mut unmatched = BTreeSet::new();

@@ -75,7 +75,7 @@ impl Metric {
         }
     }
 
-    /// Returns a gauge with a Unix time. Such a value remains true, so its series do not expire.
+    /// Returns a gauge whose value is a Unix time. Such a value remains true, so its series do not expire.
     #[must_use]
     pub const fn timestamp(name: &'static str, help: &'static str) -> Self {
         Self::gauge(name, help).dated()

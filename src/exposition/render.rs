@@ -113,7 +113,7 @@ pub struct RecordView<'a> {
     pub good_at: Option<Timestamp>,
 }
 
-/// Some of a group's records.
+/// A block of consecutive records in a group.
 pub trait Block: fmt::Debug + Send + Sync {
     /// Returns the record at a position.
     fn record(&self, position: usize) -> Option<RecordView<'_>>;
@@ -262,7 +262,8 @@ struct SourceRenderer<'a> {
 }
 
 impl SourceRenderer<'_> {
-    /// Renders a group from `at` on. Returns true if the frame is complete; the next frame then starts at `at`.
+    /// Renders a group, starting at `at`. Returns true if the frame is complete; the next frame then starts at the
+    /// updated `at`.
     fn render_group(&mut self, group: &Group, at: &mut Position, text: &mut Vec<u8>) -> bool {
         let oldest_fresh = self.now.minus(group.stale_after);
         let is_dated = self.metric.lifetime == Lifetime::Dated;

@@ -45,7 +45,7 @@ pub const fn gauge<R>(name: &'static str, help: &'static str, value: fn(&R) -> O
     column(Metric::gauge(name, help), value)
 }
 
-/// Returns a gauge with a Unix time. Such a value remains true while polls fail.
+/// Returns a gauge whose value is a Unix time. Such a value remains true while polls fail.
 pub const fn timestamp<R>(name: &'static str, help: &'static str, value: fn(&R) -> Option<f64>) -> Column<R> {
     column(Metric::timestamp(name, help), value)
 }
@@ -157,8 +157,8 @@ pub struct ShapeTable {
 
 /// The samples of one record, for one shape.
 ///
-/// Values are stored by column, because scrapes iterate over columns. The label text that all rows start with
-/// identifies the customer, and is stored only once.
+/// Values are stored by column, because scrapes iterate over columns. All rows start with the same label text,
+/// which identifies the customer and is stored only once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Escaped label text: first the common start of all rows, and then the rest of each row.

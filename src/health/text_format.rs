@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// Converts the OpenMetrics output of prometheus-client to the text format. In that format, the HELP and TYPE lines of
-/// counters and infos include the suffix, and there are no UNIT lines.
+/// counters and info metrics include the suffix, and there are no UNIT lines.
 pub(super) fn as_text_format(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len() + 1024);
     let mut help = None;

@@ -15,8 +15,8 @@ use crate::log_throttle::LogThrottle;
 /// exporter would retry in a busy loop.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time without failures after which an outage counts as ended. During an outage, attempts can alternately succeed and
-/// fail, because the last descriptor is repeatedly freed and reused.
+/// Time without failures after which an outage is considered over. During an outage, attempts can alternately succeed
+/// and fail, because the last descriptor is repeatedly freed and reused.
 const RECOVERY_TIME: Duration = Duration::from_secs(1);
 
 /// Accepts connections, and logs failures at a limited rate.

@@ -1,5 +1,5 @@
-//! The client of a request, as determined by the connection and the web configuration. Headers such as
-//! `X-Forwarded-For` are ignored, because any client can set them.
+//! Identifies the client of a request by its connection and the web configuration. Headers such as `X-Forwarded-For`
+//! are ignored, because any client can set them.
 
 use std::net::IpAddr;
 
@@ -54,7 +54,7 @@ impl Caller {
 /// Checks whether a request may change state. A request from an unknown client may not.
 ///
 /// # Errors
-/// Returns the response to a request that may not change state.
+/// Returns the response that rejects the request.
 pub(super) fn may_change_state(caller: Option<Caller>, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
     // Browsers send this header with requests from web pages; tools do not. Another site's page must not change state,
     // even if the browser runs on this machine or has stored the password.

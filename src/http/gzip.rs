@@ -1,12 +1,13 @@
-//! Compresses responses in parallel, once for all scrapers. Caches them until the store changes or a value expires.
+//! Compresses each response on several threads, but only once for all scrapers. Caches responses until the store
+//! changes or a value expires.
 //!
 //! A response is one gzip member, because several clients ignore all members after the first. Each chunk is deflated
 //! separately and ends at a byte boundary, so chunks can be compressed in parallel, cached and joined. Their checksums
-//! are combined. For each generation of the store, only chunks whose text has changed are compressed. The exporter's
+//! are combined. For each version of the store, only chunks whose text has changed are compressed. The exporter's
 //! own metrics, at the beginning and end of a response, are compressed for every scrape.
 //!
-//! Filtered responses are not cached. Each usually has a single scraper, and its contents change before the next
-//! scrape.
+//! Filtered responses are not cached. Usually, only one scraper requests a given filtered response, and the contents
+//! change before the next scrape.
 
 mod member;
 #[cfg(test)]
@@ -52,11 +53,11 @@ pub(super) struct Compressor {
     pool: BufferPool,
 }
 
-/// The compressed contents of one generation of the store, complete or in progress.
+/// The compressed contents of one version of the store, complete or in progress.
 #[derive(Debug)]
 struct CachedCompression {
     format: Format,
-    generation: u64,
+    version: u64,
     valid_until: Option<Timestamp>,
     progress: watch::Receiver<Progress>,
     _compression: AbortOnDropHandle<()>,
@@ -102,10 +103,10 @@ impl Compressor {
     /// new compression.
     fn compression(&self, scrape: &Scrape, format: Format, now: Timestamp) -> watch::Receiver<Progress> {
         let mut cached = lock(&self.cached);
-        let generation = scrape.generation();
+        let version = scrape.version();
         let found = cached.iter().position(|cached| cached.format == format);
         if let Some(found) = found.and_then(|found| cached.get(found)) {
-            let current = found.generation == generation && found.valid_until.is_none_or(|until| now <= until);
+            let current = found.version == version && found.valid_until.is_none_or(|until| now <= until);
             let in_progress = !found.progress.borrow().ended && found.progress.has_changed().is_ok();
             if current || in_progress {
                 return found.progress.clone();
@@ -115,12 +116,12 @@ impl Compressor {
         let chunk = |published: &Published| (published.digest, published.chunk.clone());
         let before = before.map(|before| before.progress.borrow().chunks.iter().map(chunk).collect());
         let stored = scrape.stored(&ScrapeFilter::default(), format, now);
-        let (generation, valid_until) = (stored.generation, stored.valid_until);
+        let (version, valid_until) = (stored.version, stored.valid_until);
         let (sender, progress) = watch::channel(Progress::default());
         let chunks = deflated(stored, before.unwrap_or_default(), self.pool.clone());
         cached.push(CachedCompression {
             format,
-            generation,
+            version,
             valid_until,
             progress: progress.clone(),
             _compression: AbortOnDropHandle::new(tokio::spawn(publish(chunks, sender))),

@@ -9,10 +9,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-/// Time limit of a handshake, equal to the limit for the head of a request.
+/// Time limit for a handshake, equal to the limit for the head of a request.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum time during which a failed connection stays open, so that the client can read the error.
+/// Maximum time for which a connection stays open after a failed handshake, so that the client can read the error.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// First byte of a TLS connection: the type of a handshake record.

@@ -66,7 +66,7 @@ const ROOT: &str = "./";
 /// Link from any other page to the front page.
 const ROOT_FROM_BELOW: &str = "../";
 
-/// A page, whose response contains security headers.
+/// A page. Its response contains security headers.
 pub(super) struct Page {
     status: StatusCode,
     markup: Markup,

@@ -1,4 +1,5 @@
-//! Serves connections, limits their number and the time that a request may take to arrive, and drains them at shutdown.
+//! Serves HTTP connections. Limits the number of connections and the time for receiving a request, and drains
+//! connections at shutdown.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -66,8 +67,8 @@ impl Listener {
         self.0.local_addr()
     }
 
-    /// Serves until `stop` is cancelled, and then waits briefly for unfinished responses. The guard protects all
-    /// routes.
+    /// Serves connections until `stop` is cancelled, and then waits briefly for unfinished responses. The guard
+    /// protects all routes.
     pub async fn serve(self, routes: Router, guard: Option<Arc<Guard>>, stop: CancellationToken) {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -95,7 +96,7 @@ impl Listener {
         }
     }
 
-    /// Waits for a free slot and then for a connection. Returns `None` if the slots were closed.
+    /// Waits for a free slot and then for a connection. Returns `None` if the semaphore is closed.
     async fn accept(
         &self,
         acceptor: &mut Acceptor,
@@ -124,11 +125,11 @@ async fn handle_connection(
     let Some(acceptor) = active.as_ref().and_then(|active| active.tls.clone()) else {
         return serve_requests(stream, Caller::new(peer, false), routes, watcher).await;
     };
-    // Uses the configuration with which the connection was accepted, because a later configuration applies
-    // only to new connections.
+    // The configuration that was active when the connection was accepted still applies. A later configuration affects
+    // only new connections.
     let caller = Caller::new(peer, active.is_some_and(|active| active.verifies_clients));
     let secured = tokio::select! {
-        // Without a request, there is no response to finish.
+        // No request has been received yet, so there is no response to finish.
         () = stop.cancelled() => None,
         secured = handshake::accept(stream, &acceptor) => secured,
     };
@@ -145,8 +146,8 @@ async fn serve_requests(
 ) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    // A client may close its sending side after its request. A closed connection is detected when the response is
-    // written.
+    // A client may close its sending side after its request. If the client has closed the whole connection, writing the
+    // response fails.
     builder.half_close(true);
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {

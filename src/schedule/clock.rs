@@ -16,7 +16,7 @@ const TOLERANCE: Duration = Duration::from_secs(5);
 pub(super) enum Step {
     /// The wall clock was set back.
     Back,
-    /// The wall clock was set forward, or the machine slept.
+    /// The wall clock was set forward, or the machine was suspended.
     Forward,
 }
 

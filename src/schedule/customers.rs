@@ -12,8 +12,9 @@ use crate::api::{Endpoint, Error};
 use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, Target, ids};
 use crate::domain::{CustomerId, Purpose};
 
-/// Minimum time between lists that are brought forward, as a multiple of the time that a list takes. Without this
-/// pause, customers whose requests always fail could cause the list to be fetched continuously.
+/// Minimum time between two polls of the customer list if the second is brought forward, as a multiple of the duration
+/// of such a poll. Without this pause, customers whose requests always fail could cause the list to be fetched
+/// continuously.
 const VERIFICATION_PAUSE: u32 = 10;
 
 /// State of the customer list.
@@ -128,10 +129,10 @@ impl Scheduler {
         self.store.add_target(CollectorId::CUSTOMERS, &due.target);
     }
 
-    /// Brings the customer list forward after repeated failures to fetch a customer's data, the last with status 404.
-    /// Does so only once per customer. The customer has probably been removed, but the second list that confirms the
-    /// removal follows only after an interval, so that a brief fault does not remove the customer. Without the early
-    /// first list, the customer's data would be stale by then.
+    /// Brings the poll of the customer list forward after repeated failures to fetch a customer's data, the last with
+    /// status 404. This happens only once per customer. The customer has probably been removed. However, a second list
+    /// must confirm the removal one interval later, so that a brief fault does not remove the customer. If the first
+    /// list were not brought forward, the customer's data would be stale by then.
     pub(super) fn verify_listed(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
@@ -211,7 +212,7 @@ impl Scheduler {
         }
     }
 
-    /// Queues new customers so that they are due immediately, and repeats bulk polls, because their lists may include
+    /// Queues new customers so that they are due immediately, and repeats bulk polls, because bulk lists may include
     /// the new customers.
     fn add_customers(&mut self, added: Vec<CustomerId>) {
         if added.is_empty() {
@@ -242,7 +243,7 @@ impl Scheduler {
 
     /// Queues a customer for all collectors that poll per customer. The polls are due immediately or, if the state file
     /// contains a poll, one interval after that poll. If the name of a customer configured by id is unknown, only the
-    /// customer itself is queued, because its name may exclude it.
+    /// poll of the customer itself is queued, because the filters may exclude the customer by name.
     pub(super) fn queue_customer(&mut self, id: &CustomerId, now: MonotonicTime) {
         let target = Target::Customer(id.clone());
         let may_be_excluded = self.lists_per_customer() && self.store.record(CollectorId::CUSTOMERS, id).is_none();

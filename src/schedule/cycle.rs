@@ -7,8 +7,8 @@ use super::Scheduler;
 use super::queue::{Due, MonotonicTime};
 use crate::collector::{CollectorId, Target};
 
-/// The cycle looks for removed targets only if fewer targets than this remain. With more targets, the search is too
-/// expensive.
+/// A cycle checks for removed targets only while fewer than this number of targets remain. With more targets, the check
+/// would be too expensive.
 const REMOVED_CHECK: usize = 8;
 
 /// The current cycle of a collector, and the duration of its last completed cycle.

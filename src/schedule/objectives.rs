@@ -24,7 +24,7 @@ impl Scheduler {
         self.store
             .render_anew(&self.store.customers(), &self.config.settings, now);
         self.update_next_override_end();
-        // The patterns of the ended override no longer need to match.
+        // The patterns of an override that has ended no longer need to match anything.
         self.check_patterns();
     }
 }

@@ -152,7 +152,7 @@ fn outage_needs_no_more_requests_than_normal_operation() {
             first_success < 3 * HOUR + Duration::from_secs(300),
             "{customers} customers: {first_success:?}"
         );
-        // No second contains more requests than the maximum rate plus the burst.
+        // In each second, the number of requests is at most the maximum rate plus the burst.
         for second in 0..600 {
             let from = first_success + Duration::from_secs(second);
             assert!(count_requests(&requests, from, from + Duration::from_secs(1)) <= 22.0);

@@ -41,8 +41,8 @@ enum ResultKind<'a> {
 }
 
 impl Scheduler {
-    /// Classifies a result. While the target has unexpired data, an error that means that the target lacks the service
-    /// is an ordinary failure.
+    /// Classifies a result. While the target has unexpired data, an error that indicates that the target lacks the
+    /// service counts as an ordinary failure.
     fn classify<'a>(&self, due: &Due, result: &'a Result<(), PollError>) -> ResultKind<'a> {
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
         match result {
@@ -177,9 +177,9 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether a failed poll is repeated early. Polls that fail because there is no token may be repeated,
-    /// because they send no request. So may polls of the customer list, which detect the end of an outage. Other polls
-    /// are repeated only while the retry budget lasts.
+    /// Returns whether a failed poll is repeated early. Polls that fail because there is no token do not send a
+    /// request, so they may be repeated. Polls of the customer list may also be repeated, because they detect the end
+    /// of an outage. Other polls are repeated only while the retry budget lasts.
     pub(super) fn may_repeat(&self, due: &Due, error: &PollError) -> bool {
         if error.is_forbidden() {
             return false;

@@ -21,7 +21,7 @@ pub enum PollError {
     /// A customer that is configured by id is missing from a complete customer list.
     #[error("the customer is not listed")]
     NotListed,
-    /// The response to an optional collector is empty, although the store has data for the target.
+    /// An optional collector received an empty response, although the store has data for the target.
     #[error("incomplete list: the response is empty, although earlier responses were not")]
     Empty,
     /// The response would exceed `metrics.series_limit`.
@@ -99,7 +99,7 @@ impl PollError {
         }
     }
 
-    /// Returns whether the target lacks the service that the collector reads.
+    /// Returns whether the target lacks the service that the collector polls.
     pub(super) fn is_unlicensed(&self, collector: CollectorId) -> bool {
         let is_unlicensed = |error| collector.descriptor().is_unlicensed(error);
         self.api().is_some_and(is_unlicensed)

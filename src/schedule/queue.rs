@@ -140,7 +140,8 @@ enum Tier {
     Due,
     /// A poll of an optional collector. It uses only requests that other collectors do not need.
     Optional,
-    /// A poll of an optional collector that polls after another collector. No alert depends on its data.
+    /// A poll of an optional collector that polls after another collector. Alerts do not depend on the data of such
+    /// polls.
     OptionalDependent,
 }
 
@@ -397,7 +398,7 @@ impl CollectorQueue {
     }
 }
 
-/// Returns the next due time of a poll that was due at `since`, and the number of due times that passed in between.
+/// Returns the next due time of a poll that was due at `since`, and the number of due times that have already passed.
 /// Polls at these times are skipped, so a late target is polled only once. `random` is between 0 and 1.
 pub(super) fn next_time(
     since: MonotonicTime,

@@ -14,8 +14,8 @@ use crate::domain::CustomerId;
 const HOUR: Duration = Duration::from_secs(3600);
 const JOBS: CollectorId = CollectorId::JOBS;
 
-/// Poll interval of each collector in minutes, and its requests per poll of one customer. The customer list has a
-/// hundred customers per page.
+/// Poll interval of each collector in minutes, and the number of requests that it sends per poll of one customer. The
+/// customer list has a hundred customers per page.
 const COLLECTORS: [(u64, u32); 5] = [(15, 0), (5, 1), (30, 1), (60, 2), (60, 2)];
 
 /// Duration of a backup, and time between two backups.
@@ -255,7 +255,7 @@ fn intervals_are_kept_if_the_rate_suffices() {
 
 #[test]
 fn polls_stay_within_two_intervals_at_a_low_rate() {
-    // Twelve hundred customers need six requests per second, of which five are allowed.
+    // Twelve hundred customers need six requests per second, but only five are allowed.
     let outcome = run(Order::ByUrgency, 1200, 5.0, 6 * HOUR);
     print("by urgency, rate slightly too low", &outcome);
     assert!(

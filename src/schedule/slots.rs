@@ -2,10 +2,10 @@
 //! slots. Collectors with the same permission form one kind, and so do all optional collectors.
 //!
 //! A kind always leaves some slots free, so that a poll of another kind finds a free slot without waiting for a
-//! timeout. While another kind waits with less than an equal share of the slots, no kind may exceed an equal share. The
-//! last free slots are reserved for kinds without a running poll, if there are such kinds. If there is only one slot,
-//! it goes to a different kind each time, as long as another kind waits. The queue decides which of the admitted polls
-//! starts.
+//! timeout. While another kind waits and has less than an equal share of the slots, each kind is limited to an equal
+//! share. The last free slots are reserved for kinds without a running poll, if there are such kinds. If there is only
+//! one slot, it goes to a different kind each time, as long as another kind waits. The queue decides which of the
+//! admitted polls starts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -13,17 +13,17 @@ use std::sync::LazyLock;
 use crate::api::Generation;
 use crate::collector::{CollectorId, PerCollector, Target, ids};
 
-/// Each kind leaves one slot in this many free, and at least one slot if there are two or more.
+/// Each kind leaves one in this many slots free, and at least one if there are two or more slots.
 const SPARE_PART: usize = 4;
 
 /// Maximum number of slots that a kind must leave free. The first polls of a few kinds need no more. With many slots,
 /// leaving a quarter free would prolong the cycle of a large fleet by a third.
 const MAX_SPARE: usize = 4;
 
-/// All optional collectors together may use one slot in this many, but always at least one.
+/// All optional collectors together may use one in this many slots, but always at least one.
 const OPTIONAL_PART: usize = 4;
 
-/// Polls of a single customer may use one slot in this many, but always at least one.
+/// Polls of a single customer may use one in this many slots, but always at least one.
 const CUSTOMERS_AT_ONCE: usize = 4;
 
 /// The running polls. Each occupies a slot.
@@ -62,7 +62,7 @@ impl RunningPolls {
         *target != Target::Partner && self.by_target.get(target).is_some_and(|running| *running >= limit)
     }
 
-    /// Returns the slots used and wanted by each kind of resource.
+    /// Returns how many slots each kind of resource uses, and whether it waits for more.
     pub(super) fn loads(
         &self,
         is_waiting: impl Fn(CollectorId) -> bool,
@@ -80,7 +80,7 @@ impl RunningPolls {
     }
 }
 
-/// Slots used and wanted by each kind of resource. A kind is identified by its first collector.
+/// Load of each kind of resource. A kind is identified by its first collector.
 #[derive(Debug)]
 pub(super) struct Loads(PerCollector<Load>);
 
@@ -125,7 +125,7 @@ struct Load {
     is_waiting: bool,
     /// Whether any of its collectors is enabled.
     is_enabled: bool,
-    /// Whether its poll was the last to start.
+    /// Whether the poll that started last is of this kind.
     is_last: bool,
 }
 

@@ -42,8 +42,8 @@ impl PatternCheck {
         self.listed = Some(listed);
     }
 
-    /// Resets the check after a reload, so that the patterns of the new configuration are logged. The list is kept if
-    /// the new configuration requests it in the same way.
+    /// Resets the check after a reload, so that patterns of the new configuration that match nothing are logged. The
+    /// list is kept if the new configuration requests it in the same way.
     pub(super) fn reset(&mut self, keeps_list: bool) {
         self.unmatched = None;
         if !keeps_list {

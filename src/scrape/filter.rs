@@ -10,7 +10,7 @@ use crate::domain::Shard;
 pub struct ScrapeFilter {
     /// Only these parts.
     pub parts: Option<BTreeSet<Part>>,
-    /// Only these customers. The partner represents data that belongs to no customer.
+    /// Only these customers. `Target::Partner` stands for data that belongs to no customer.
     pub customers: Option<BTreeSet<Target>>,
     /// Only the customers in these shards. All shards belong to the same partition. The first shard also contains all
     /// data that belongs to no customer.
@@ -66,7 +66,7 @@ impl ScrapeFilter {
         is_selected && self.has_partner_data()
     }
 
-    /// Returns whether nothing but the exporter's own metrics is selected.
+    /// Returns whether only the exporter's own metrics are selected.
     pub(super) fn is_only_exporter(&self) -> bool {
         self.parts
             .as_ref()

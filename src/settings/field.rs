@@ -302,7 +302,7 @@ impl<'a> Field<'a> {
         self.error(format!("{} {}", self.shown_value(), problem.as_ref()))
     }
 
-    /// Returns the error for two keys that exclude each other.
+    /// Returns the error for two mutually exclusive keys.
     pub(crate) fn conflict(&self, other: &str) -> Error {
         self.error(format!("conflicts with {other}; set only one of them"))
     }

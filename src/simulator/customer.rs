@@ -46,7 +46,7 @@ pub struct Tenant {
     pub id: String,
     /// The tenant's domain.
     pub name: String,
-    /// Services besides backups.
+    /// Services other than backups.
     pub services: Services,
 }
 
@@ -97,7 +97,7 @@ pub struct ProtectedRow {
 pub(crate) struct Growth {
     /// Size at `since`, in hundredths of a gigabyte.
     pub(crate) stored: u64,
-    /// Parts per million added each day.
+    /// Daily growth in parts per million.
     pub(crate) daily: i64,
     pub(crate) since: i64,
 }

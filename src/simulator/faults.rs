@@ -76,7 +76,7 @@ pub enum FaultKind {
     Truncate {
         /// Number of bytes of the body that are sent.
         bytes: usize,
-        /// Whether `Content-Length` declares the complete body. Otherwise, the body is chunked.
+        /// Whether `Content-Length` declares the length of the complete body. Otherwise, the body is chunked.
         #[serde(default)]
         declared: bool,
     },
@@ -119,7 +119,7 @@ pub enum FaultKind {
     },
     /// The correct response with one value replaced.
     Replace {
-        /// JSON pointer to the value. If only its last member is missing, it is added.
+        /// JSON pointer to the value. If the member is missing but its parent exists, the member is added.
         pointer: String,
         /// New value, which may be null.
         value: Value,
@@ -138,7 +138,7 @@ pub enum FaultKind {
     },
     /// The first page for every request.
     IgnorePaging,
-    /// The correct response with another `metadata.totalCount`.
+    /// The correct response with a different `metadata.totalCount`.
     TotalCount {
         /// Total in the response.
         n: u64,
@@ -237,7 +237,7 @@ impl FaultKind {
 /// How a response is delivered.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
-    /// Fault of the request, if any.
+    /// Fault that affects the request, if any.
     pub(crate) fault: Option<FaultKind>,
     /// Pause before the response, unless the fault determines the delivery.
     pub(crate) latency: Option<Duration>,

@@ -1,8 +1,8 @@
 //! Past incidents of a fleet. Each interrupts one customer's backups for days, and ends before the scenarios begin.
 //!
-//! The incidents form several independent sequences. The first sequence always has an incident, the second and third
-//! have pauses, and the others have an incident on some weekends. At any time, one to five customers per group are
-//! therefore affected, with more on weekends than on other days.
+//! Each group of [`SCENARIO_PERIOD`] customers has several independent sequences of incidents, called lanes. The first
+//! lane always has an incident, the second and third have pauses, and the others have an incident on some weekends. At
+//! any time, one to five customers per group are therefore affected, with more on weekends than on other days.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ const OBJECTIVE: i64 = 26 * HOUR;
 const SHORTEST: u32 = 10 * HOUR_U32;
 const LONGEST: u32 = 56 * HOUR_U32;
 
-/// Percentage of weekends on which a weekend lane has an incident.
+/// Percentage of weekends with an incident, in lanes whose `pause` is `None`.
 const WEEKENDS: u64 = 75;
 
 /// Weekday of the Unix epoch, a Thursday; Monday is 0.
@@ -151,7 +151,7 @@ fn shuffled_members(rng: &mut SeededRng) -> Vec<usize> {
     members.into_iter().map(|(_, member)| member).collect()
 }
 
-/// Returns an incident that makes a customer exceed its RPO between two times.
+/// Returns an incident that makes a customer exceed its RPO from `from` until `to`.
 fn incident(from: i64, to: i64, rng: &mut SeededRng) -> Incident {
     let module = usize::try_from(rng.below(4)).unwrap_or(0);
     let (affected, interruption) = match rng.below(100) {
@@ -171,7 +171,7 @@ fn incident(from: i64, to: i64, rng: &mut SeededRng) -> Incident {
 }
 
 impl Lane {
-    /// Returns the periods in which a customer exceeds its RPO.
+    /// Returns the periods in which one of the lane's customers exceeds its RPO.
     fn breaches(self, begin: i64, end: i64, rng: &mut SeededRng) -> Vec<(i64, i64)> {
         let mut breaches = Vec::new();
         let mut at = begin;

@@ -22,7 +22,7 @@ pub(crate) struct Call {
     pub(crate) path: String,
     /// Query as sent.
     pub(crate) query: String,
-    /// Origin of the request, such as `http://127.0.0.1:10028`, from its `Host` header.
+    /// Origin to which the request was sent, such as `http://127.0.0.1:10028`, from its `Host` header.
     pub(crate) origin: String,
     pub(crate) authorization: Option<String>,
     pub(crate) content_type: String,
@@ -168,7 +168,8 @@ pub(crate) fn product(product: &Product) -> Value {
     with_fields(json!(own_fields), &product.raw_fields)
 }
 
-/// Formats a duration as the API does, such as `17m39s`, or `N/A` if a time is missing or the end precedes the start.
+/// Formats a duration as the API does, such as `17m39s`. Returns `N/A` if a time is missing or the end precedes the
+/// start.
 pub(crate) fn duration(start: Option<i64>, end: Option<i64>) -> String {
     let seconds = match (start, end) {
         (Some(start), Some(end)) if end >= start => end.saturating_sub(start),
@@ -188,7 +189,7 @@ pub(crate) fn time(at: Option<i64>) -> String {
     format_time(at, "%Y-%m-%dT%H:%M:%SZ")
 }
 
-/// Formats a Unix time, or `N/A` if there is none.
+/// Formats a Unix time. Returns `N/A` if there is none.
 pub(crate) fn format_time(at: Option<i64>, format: &str) -> String {
     at.and_then(|at| jiff::Timestamp::from_second(at).ok())
         .map_or_else(|| ABSENT.to_owned(), |at| at.strftime(format).to_string())

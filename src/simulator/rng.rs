@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn numbers_match_the_reference_implementation() {
-        // The reference implementation's first numbers from the state 1234567.
+        // These are the first numbers that the reference implementation returns for the state 1234567.
         let mut rng = SeededRng(1_234_567);
         assert_eq!(rng.next(), 6_457_827_717_110_365_317);
         assert_eq!(rng.next(), 3_203_168_211_198_807_973);

@@ -2,7 +2,7 @@
 //!
 //! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
 //!
-//! This file is long, because it also contains the tests of habits and interruptions.
+//! This file is long because it also contains the tests of habits and interruptions.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! Services of a tenant that only some customers have: seats, users, consent, signs of ransomware, and baselines. Also
+//! Tenant services that only some customers have: seats, users, consent, signs of ransomware, and baselines. Also
 //! contains job reports.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub(crate) const SIGNS: [&str; 3] = [
     "WithSuspiciousObjects",
 ];
 
-/// Maximum number of rows with the same status in a report: enough for several pages, but fast enough for a test.
+/// Maximum number of rows with the same status in a report: enough for several pages, but few enough for a fast test.
 const MAX_REPORT_ROWS: u64 = 50_000;
 
 /// Services of a tenant.

@@ -155,7 +155,7 @@ fn positive(call: &Call, name: &str, default: usize) -> Result<usize, ApiRespons
     }
 }
 
-/// Body of a POST request: a JSON object, which is empty for no filter.
+/// Body of a POST request: a JSON object, which is empty if there is no filter.
 struct Filter(Value);
 
 impl Filter {

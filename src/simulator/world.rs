@@ -15,8 +15,8 @@ use super::{History, Settings};
 /// Time between two customers that join, and between two that leave, in uncompressed seconds.
 const CHURN_INTERVAL: u32 = 20 * 3600;
 
-/// Maximum number of customers that join, and of customers that leave, in one step of time. Without a limit, a step of
-/// years would take minutes.
+/// Maximum number of customers that join, and of customers that leave, each time the world advances. Without a limit,
+/// advancing the world by years would take minutes.
 const MAX_CHURN_PER_STEP: u64 = 100;
 
 /// Number of customers at the start of the list that never leave, because each has a different scenario.

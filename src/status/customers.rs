@@ -116,8 +116,8 @@ impl CustomerRow {
         row
     }
 
-    /// Includes a collector's latest poll, unless its result applies to all customers, as with a bulk poll or a missing
-    /// permission.
+    /// Adds the result of a collector's latest poll to the row, unless the result applies to all customers, as with a
+    /// bulk poll or a missing permission.
     fn add_poll(&mut self, collector: &CollectorSnapshot<'_>, target: &Target) {
         let poll = collector.poll_of(target);
         if collector.permitted == Some(false) || poll.is_for_all {
@@ -209,7 +209,7 @@ impl CustomerList {
         Attributes::distinct_values(self.rows.iter().map(|row| &*row.attributes))
     }
 
-    /// Returns the customers that have these attributes, or all if none is given.
+    /// Returns the customers that have these attributes, or all customers if no attributes are given.
     pub fn with_attributes(&self, attributes: &PerAttribute<Option<String>>) -> Cow<'_, Self> {
         if attributes.iter().all(Option::is_none) {
             return Cow::Borrowed(self);
@@ -224,8 +224,8 @@ impl CustomerList {
         })
     }
 
-    /// Returns the customers whose name or id contains `text`, ignoring case, worst first. With `health`, returns only
-    /// customers to which that finding applies.
+    /// Returns the customers whose name or id contains `text`, ignoring case, worst first. If `health` is given,
+    /// returns only customers to which that finding applies.
     pub fn find(&self, text: &str, health: Option<CustomerHealth>) -> Vec<&CustomerRow> {
         let text = text.trim().to_lowercase();
         let contains = |field: &str| field.to_lowercase().contains(&text);
@@ -363,8 +363,8 @@ mod tests {
         assert_eq!(list.attribute_values().tier.len(), 1);
     }
 
-    /// A store with one customer, whose only module has a restore point at 0 and this objective. Its jobs were polled at
-    /// 100, and its values are stale 180 seconds later.
+    /// Returns a store with one customer, whose only module has a restore point at 0 s and the given objective. The
+    /// jobs were polled at 100 s, and their values become stale 180 seconds later.
     fn polled(rpo: u64) -> (Store, CustomerId) {
         let plan = Plan {
             enabled: true,

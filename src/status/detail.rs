@@ -27,12 +27,12 @@ pub struct CustomerDetail {
     pub updated: Option<Timestamp>,
     /// Time of the last successful poll of the signs of ransomware, if there are any signs and they are not current.
     pub signs_read_at: Option<Timestamp>,
-    /// Reasons why the latest runs failed or skipped objects, by module.
+    /// The most common errors in the reports of the latest runs, by module.
     pub errors: Vec<CommonErrors>,
 }
 
 impl CustomerDetail {
-    /// Returns the details of a customer, or `None` if the snapshot does not contain it.
+    /// Returns the details of a customer, or `None` if the snapshot does not contain the customer.
     pub fn of(
         id: &CustomerId,
         snapshot: &StatusSnapshot,

@@ -19,7 +19,7 @@ pub struct CustomerRuns {
 }
 
 impl CustomerRuns {
-    /// Returns the runs of a customer, or `None` if the snapshot does not contain it.
+    /// Returns the runs of a customer, or `None` if the snapshot does not contain the customer.
     pub(super) fn of(id: &CustomerId, snapshot: &StatusSnapshot, settings: &CollectorSettings) -> Option<Self> {
         let mut runs = Self {
             id: id.clone(),

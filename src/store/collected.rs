@@ -42,8 +42,8 @@ impl CollectorData {
         }
     }
 
-    /// Returns whether a target is still polled. A customer may be removed during a poll, and the outcome must not add
-    /// it again.
+    /// Returns whether a target is still polled. If a customer is removed during a poll, the outcome of that poll must
+    /// not add the customer again.
     pub(super) fn has_target(&self, target: &Target) -> bool {
         self.freshness.contains_key(target)
     }

@@ -42,7 +42,7 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         self.iter().map(|(_, value)| value)
     }
 
-    /// Returns the entries with mutable values.
+    /// Returns the keys with mutable references to their values.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
         let blocks = self.0.iter_mut().flat_map(|block| Arc::make_mut(block).iter_mut());
         blocks.map(|(key, value)| (&*key, value))

@@ -56,7 +56,7 @@ pub enum State {
     Failed,
     /// The API denied access with status 403, or the permission is missing.
     Forbidden,
-    /// The customer lacks the service that the collector reads.
+    /// The customer lacks the service that the collector polls.
     Unlicensed,
     /// No poll has finished yet.
     Pending,

@@ -56,7 +56,7 @@ pub(super) struct Inner {
     /// Number of changes to the set of customers.
     pub(super) membership: u64,
     /// Number of changes. Caches of derived data compare it to detect that they are outdated.
-    pub(super) generation: u64,
+    pub(super) version: u64,
 }
 
 impl Inner {
@@ -83,7 +83,7 @@ impl Inner {
         self.render_anew(&ids, settings, now);
     }
 
-    /// Renders all records of some customers with their current names.
+    /// Renders all records of the given customers with their current names.
     pub(super) fn render_anew(&mut self, ids: &[CustomerId], settings: &Arc<CollectorSettings>, now: Timestamp) {
         for (collector, collected) in self.collected.iter_mut() {
             for id in ids {
@@ -95,7 +95,7 @@ impl Inner {
                 }
             }
         }
-        self.generation += 1;
+        self.version += 1;
     }
 
     /// Stores a new record. After a change of the API version, the customer list and the subscriptions both contain the
@@ -141,7 +141,7 @@ impl Inner {
             collected.shown_metrics = shown_metrics;
             collected.render_freshness(Timestamp::MAX);
         }
-        self.generation += 1;
+        self.version += 1;
     }
 
     /// See [`Store::commit`](super::Store::commit).
@@ -184,7 +184,7 @@ impl Inner {
         let collected = self.collected.get_mut(collector);
         if added > dropped && self.series_limit.is_some_and(|limit| series > limit) {
             collected.record_attempt(target, Attempt::Failed, None);
-            self.generation += 1;
+            self.version += 1;
             return Err(OverLimit {
                 series: added - dropped,
             });
@@ -213,7 +213,7 @@ impl Inner {
             };
             self.insert(collector, &id, stored);
         }
-        self.generation += 1;
+        self.version += 1;
         Ok(())
     }
 
@@ -252,7 +252,7 @@ impl Inner {
                 Some(_) => reconciled.renamed.push(id.clone()),
             }
         }
-        self.generation += 1;
+        self.version += 1;
         if !complete {
             return (reconciled, Ok(()));
         }

@@ -7,7 +7,7 @@ use crate::collector::CompletedRun;
 use crate::domain::CustomerId;
 use crate::lock::lock;
 
-/// Maximum number of runs that wait to be logged, for example while the state cannot be saved. With ten thousand
+/// Maximum number of runs that can wait to be logged, for example while the state cannot be saved. With ten thousand
 /// customers, about this many runs complete per hour.
 const MAX_WAITING: usize = 10_000;
 
@@ -22,7 +22,7 @@ pub struct RunEvent {
     pub ended: CompletedRun,
 }
 
-/// Job runs that wait to be logged, in the order of their polls.
+/// Job runs that are waiting to be logged, in the order in which they were polled.
 #[derive(Debug, Default)]
 pub struct RunEvents(Mutex<Waiting>);
 

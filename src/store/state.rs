@@ -2,8 +2,8 @@
 //!
 //! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
 //! checksum. A new file is written next to the old one and then renamed, so the state file is always complete. An
-//! embedded database is not needed, because the state takes only a few megabytes, and can be fetched again in one
-//! cycle.
+//! embedded database is not needed, because the state takes up only a few megabytes, and can be fetched again in
+//! one cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -243,7 +243,7 @@ impl Store {
             }
         }
         inner.restored = true;
-        inner.generation += 1;
+        inner.version += 1;
         Ok(organizations.len())
     }
 }
@@ -405,7 +405,7 @@ fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
     }
 }
 
-/// Returns the error for a first line that cannot be parsed: the file has a newer version, or is not a state file.
+/// Returns the error for a first line that cannot be parsed: the file has a newer format, or is not a state file.
 fn invalid_header(first_line: &[u8], path: &Path) -> Error {
     #[derive(Deserialize)]
     struct Header {

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::lock::lock;
 use crate::text_file::BYTE_ORDER_MARK;
 
-/// First bytes of every state file, of any version.
+/// First bytes of a state file, regardless of its version.
 const BEGINNING: &[u8] = b"{\"state\":";
 
 /// Maximum number of symbolic links that are followed if the file does not exist yet. Linux has the same limit for
@@ -277,8 +277,8 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
     temporary
         .persist(target)
         .map_err(|failed| io_error(target, "cannot be replaced")(failed.error))?;
-    // The rename is durable only after the directory is synced. Without that, a power failure may restore the old
-    // state.
+    // The rename is durable only after the directory is synced. Before that, a power failure may bring back the
+    // old state.
     if let Ok(directory) = File::open(directory) {
         let _ = directory.sync_all();
     }
@@ -334,7 +334,7 @@ impl StateFile {
             *locks = None;
             let lock = lock_beside(&target)?;
             let state = lock_itself(&target)?;
-            // A file of another program with the name of the temporary file is kept, and saves fail.
+            // If the name of the temporary file is taken by another program's file, that file is kept, and saves fail.
             let _ = remove_left_over(&target);
             *locks = Some(Locks {
                 target: target.clone(),

@@ -164,7 +164,7 @@ impl CollectorSnapshot<'_> {
         self.collected.freshness.contains_key(&Target::Partner)
     }
 
-    /// Returns the latest poll that included a customer, for this customer only or in bulk.
+    /// Returns the latest poll that included a customer, whether it was for that customer only or a bulk poll.
     pub fn poll_of(&self, customer: &Target) -> PollStatus {
         let for_all = self.collected.freshness.get(&Target::Partner);
         let freshness = for_all.or_else(|| self.collected.freshness.get(customer));
@@ -182,7 +182,7 @@ impl CollectorSnapshot<'_> {
         self.snapshot.record(self.id, id)
     }
 
-    /// Returns the health of a customer's modules, if it has any.
+    /// Returns the health of a customer's modules, if there are any.
     pub fn health_of(&self, id: &CustomerId) -> Option<&HealthSummary> {
         self.collected.records.get(id)?.rendered.health.as_deref()
     }
@@ -192,8 +192,8 @@ impl CollectorSnapshot<'_> {
         self.polls().filter_map(|poll| poll.last_success).max()
     }
 
-    /// Returns the earliest time among the last successful polls of all targets, or `None` if a target was never polled
-    /// successfully.
+    /// Returns the earliest time among the last successful polls of all targets, or `None` if a target has never been
+    /// polled successfully.
     pub fn oldest_success(&self) -> Option<Timestamp> {
         let successes: Option<Vec<Timestamp>> = self.polls().map(|poll| poll.last_success).collect();
         successes?.into_iter().min()

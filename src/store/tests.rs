@@ -101,7 +101,10 @@ fn data_is_served_until_it_expires() {
     commit(&store, 1, 0, true, 0).unwrap();
     let is_known = |target: &Target, now| store.is_known(JOBS, target, at(now));
     assert!(is_known(&with, 180) && !is_known(&with, 181));
-    assert!(!is_known(&without, 0), "a record without values must not remove series");
+    assert!(
+        !is_known(&without, 0),
+        "a record without samples must not count as data"
+    );
     assert!(is_known(&Target::Partner, 180) && !is_known(&Target::Partner, 181));
 }
 
@@ -309,7 +312,7 @@ fn failures_are_kept_until_success_without_duplicates() {
     commit(&store, 0, 1, true, 10).unwrap();
     assert_eq!(error(&store, 0), None);
     assert_eq!(error(&store, 1), Some(other));
-    // Nothing is stored about targets that are not polled.
+    // Nothing is stored for targets that are not polled.
     store.set_error(JOBS, &target(7), "jobs: throttled", false, at(5));
     assert_eq!(error(&store, 7), None);
 }

@@ -68,7 +68,7 @@ fn count_tier(text: &str, tier: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attributes_become_labels_and_follow_their_file() {
+async fn attributes_become_labels_and_are_reloaded() {
     let site = Site::start("customer,tier,team\n*,bronze,\n").await;
     let program = Program::start_collectors(&site.partner.base, &["jobs"], &site.settings()).await;
     let text = program
@@ -92,7 +92,10 @@ async fn attributes_become_labels_and_follow_their_file() {
         .await;
     let ending = ",tier=\"gold\",region=\"emea\",team=\"North, A\"} 1";
     assert!(info_of(&text, &ids[0]).ends_with(ending), "{text}");
-    assert!(!info_of(&text, &ids[1]).contains("tier="), "absent, not empty");
+    assert!(
+        !info_of(&text, &ids[1]).contains("tier="),
+        "the label must be absent, not empty"
+    );
     // An invalid file changes nothing, and its invalid lines are reported.
     site.write("customer,tier\n[a,gold\n,silver\n");
     let text = program
@@ -206,7 +209,7 @@ async fn customers_command_writes_a_valid_attributes_file() {
         "{}",
         table.stdout
     );
-    // The output is a valid attributes file. Its rows match no customer, because they contain no attributes yet.
+    // The output is a valid attributes file. Its rows are ignored, because they contain no attributes yet.
     site.write(&csv.stdout);
     let check = Program::spawn(every_second_all(&site.partner.base, &site.settings()), &["check"])
         .wait()

@@ -43,7 +43,7 @@ async fn backfill_covers_four_weeks_in_order() {
     assert!(up.iter().all(|(value, _)| *value == 1.0));
     assert!(up.windows(2).all(|pair| pair[1].1 - pair[0].1 == 3 * 3600));
     assert_eq!(up[up.len() - 1].1 - up[0].1, 28 * 24 * 3600);
-    // All of the only customer's modules are backed up regularly.
+    // All modules of the only customer are backed up regularly.
     let backups = samples_of("customer_module:elements_job_last_backup_timestamp_seconds:max");
     let distinct: BTreeSet<u64> = backups.iter().map(|(end, _)| end.to_bits()).collect();
     assert!(distinct.len() > 100, "{}", distinct.len());

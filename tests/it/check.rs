@@ -1,6 +1,6 @@
 //! The `check` command.
 //!
-//! This file is long, because all its tests share the helpers that run the command.
+//! The tests are in one long file, because they share the helpers that run the command.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
@@ -412,7 +412,7 @@ async fn failing_proxy_is_reported_with_its_problem() {
         assert!(!report.contains("api.proxy_url must be set"), "{report}");
         assert!(
             !report.contains("client error"),
-            "messages of libraries do not appear: {report}"
+            "library messages must not appear: {report}"
         );
         assert!(
             line(&report, "token  ").ends_with("cannot reach the token endpoint; see the connection checks above"),

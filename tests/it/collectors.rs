@@ -1,5 +1,5 @@
-//! The exposition for given JSON, by collector and API version. Data that both versions provide must result in the same
-//! text.
+//! Expositions that result from given JSON, by collector and API version. Data that both versions provide must result
+//! in the same text.
 //!
 //! This file is long, because the fixtures of both API versions are side by side.
 
@@ -89,7 +89,7 @@ async fn owner_address_is_a_label_only_if_enabled() {
 }
 
 #[tokio::test]
-async fn customer_sample_of_the_vendor_is_parsed() {
+async fn vendor_sample_of_a_customer_is_parsed() {
     let sample = without_comments(
         r#"{
     "@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Customers/$entity",
@@ -115,7 +115,7 @@ async fn customer_sample_of_the_vendor_is_parsed() {
 }
 
 #[tokio::test]
-async fn job_sample_of_the_vendor_has_no_runs() {
+async fn vendor_sample_of_a_job_list_has_no_runs() {
     let sample = without_comments(
         r#"{
     "@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Collection(Portal.Api.Model.BackUpJob)",
@@ -282,7 +282,7 @@ async fn older_base_path_can_be_configured() {
 }
 
 #[tokio::test]
-async fn protected_data_sample_of_the_vendor_is_parsed() {
+async fn vendor_sample_of_protected_data_is_parsed() {
     let sample = without_comments(
         r#"{
 "@odata.context": "https://graph.avepointonlineservices.com/partner/$metadata#Collection(Portal.Api.Model.CustomerOverallProtected)",
@@ -659,7 +659,7 @@ async fn scan_profile_details_are_refreshed_every_other_poll() {
 }
 
 #[tokio::test]
-async fn profile_without_details_has_values_of_the_list() {
+async fn profile_without_details_has_the_listed_values() {
     let list = format!("GET /partner/customers/{ID}/scanProfiles");
     let one = format!("{list}/p-1");
     let listed =

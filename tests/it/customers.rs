@@ -1,6 +1,6 @@
 //! Customers that are listed, configured by id, excluded or forbidden.
 //!
-//! This file is long, because its tests share the customer lists.
+//! The tests are in one long file, because they share the customer lists.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ async fn excluded_customer_is_not_exported() {
         assert_eq!(
             requested,
             usize::from(excluded != B),
-            "to match by name, the customer is requested once"
+            "one request for the customer is needed to match its name"
         );
     }
 }
@@ -194,7 +194,7 @@ async fn unlisted_configured_customer_is_a_failure() {
     assert_eq!(value(&text, errors), Some(1.0));
 }
 
-/// Overrides for [`v1_settings`] that leave only the customer list, with API v3.
+/// Overrides for [`v1_settings`] that select API v3 and leave only the customer list enabled.
 const V3_CUSTOMERS_ONLY: [(&str, &str); 3] = [
     ("ELEMENTS_API__VERSION", "v3"),
     ("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false"),
@@ -377,7 +377,7 @@ async fn repeated_v1_page_is_detected() {
     assert_eq!(canned.requests().len(), 1);
 }
 
-/// Returns a customer list with these ids and names. The names are JSON values.
+/// Returns a customer list with these ids. The second part of each pair is JSON text that is appended to the row.
 fn customer_list(names: &[(&str, &str)]) -> String {
     let row = |(id, name): &(&str, &str)| format!(r#"{{"id":"{id}","jobStatus":"Working"{name}}}"#);
     let rows: Vec<String> = names.iter().map(row).collect();

@@ -3,7 +3,7 @@
 use crate::harness::program::Program;
 use crate::harness::{eventually, fresh, value};
 
-/// Number of customers for which every scenario occurs.
+/// Number of customers that is large enough for every scenario to occur.
 const CUSTOMERS: usize = 12;
 
 /// Returns the id of the customer whose consent was withdrawn 53 hours ago.

@@ -1,5 +1,5 @@
-//! The commands in the documentation work. A test runs each command, except for those that no test can run. A list
-//! gives the reason for each exception. The files, flags and keys that the exceptions refer to must exist.
+//! The commands in the documentation work. A test runs each command, unless a list gives a reason why no test can run
+//! it. In that case, the test only checks that the files, flags and keys in the command exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,10 +29,10 @@ const NOT_RUN: [(&str, &str); 23] = [
     ("tests/deb", "builds a release and a package"),
     ("tests/kube/run", "builds the Kubernetes tools"),
     ("tests/reproducible", "builds the release twice"),
-    ("tests/soak", "takes minutes; a short run is a test"),
+    ("tests/soak", "takes minutes; a test covers a short run"),
     ("tests/month/run", "takes minutes and needs Go"),
     ("fuzz/run", "needs a nightly compiler"),
-    ("benches/run", "measures, which needs an idle machine"),
+    ("benches/run", "measures performance, which requires an idle machine"),
     ("deploy/deb/build", "needs a release; tests/deb runs it"),
     ("deploy/build", "builds the release; tests/reproducible runs it"),
     ("cargo build --release", "builds the release"),
@@ -225,7 +225,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// Runs the exporter with these arguments. Stops a server once it listens.
+    /// Runs the exporter with these arguments. If it runs as a server, stops it once it listens.
     async fn run_exporter(&self, doc_command: &DocCommand, words: &[&str]) {
         let words: Vec<String> = words
             .iter()

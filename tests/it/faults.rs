@@ -1,4 +1,4 @@
-//! Faults and their visible effects. `docs/faults.md` lists the expected behaviour and the tests of it.
+//! Faults and their visible effects. `docs/faults.md` lists the expected behaviour and the corresponding tests.
 
 mod body;
 mod documented;

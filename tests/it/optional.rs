@@ -1,7 +1,7 @@
 //! Collectors for services that only some customers have: the exposition for given JSON, and customers without the
 //! service.
 //!
-//! This file is long, because its tests share the customers and tenants.
+//! The tests are in one long file, because they share the customers and tenants.
 
 use crate::harness::canned::CannedServer;
 use crate::harness::program::Program;

@@ -1,6 +1,6 @@
 //! The HTML pages in a real browser.
 //!
-//! This file is long, because its tests share the scripts that control the browser.
+//! The tests are in one long file, because they share the scripts that control the browser.
 
 mod browser;
 mod health;

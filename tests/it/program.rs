@@ -1,6 +1,6 @@
 //! The program's commands, flags and exit codes.
 //!
-//! This file is long, because its tests share the checks of exit codes and output.
+//! The tests are in one long file, because they share the checks of exit codes and output.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -133,7 +133,7 @@ fn schema_is_printed_without_a_configuration() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_link_to_urls_of_the_flags() {
+async fn rules_link_to_urls_from_flags() {
     let urls = [
         "--web.external-url=https://x.example.com/elements/",
         "--web.grafana-url=https://g.example.com",
@@ -419,7 +419,7 @@ async fn check_reports_a_missing_permission_with_advice() {
     );
     assert!(
         report.contains("open Settings > API app registration"),
-        "the advice names the place: {report}"
+        "the advice says where to grant the permission: {report}"
     );
     assert!(
         report

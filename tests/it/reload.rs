@@ -1,6 +1,6 @@
 //! Reloads of all settings, one at a time, during continuous scrapes.
 //!
-//! This file is long, because its tests share the configuration, the scraper and the partner.
+//! The tests are in one long file, because they share the configuration, the scraper and the partner.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -186,7 +186,7 @@ fn series_of(text: &str, ids: &[&str]) -> BTreeSet<String> {
     matching.map(|line| series(line).to_owned()).collect()
 }
 
-/// What a continuous scraper has observed.
+/// Observations of a continuous scraper.
 #[derive(Default)]
 struct ScrapeLog {
     scrapes: usize,
@@ -405,7 +405,7 @@ async fn series_limit_and_job_filter_are_reloaded() {
     for (modules, filtered) in [("[Exchange Online]", true), ("[]", false)] {
         let trigger = if filtered { Trigger::Post } else { Trigger::Signal };
         exporter.reload(&first.with("job_modules", modules), trigger).await;
-        // Running polls complete first.
+        // Polls that are in progress complete first.
         exporter.wait_until_requested(JOBS, 2 * ids.len()).await;
         handle.clear_requests();
         exporter.wait_until_requested(JOBS, 2 * ids.len()).await;
@@ -460,7 +460,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
     program
         .wait_until("two customers are excluded", |text| !has_series_of(text, &ids[2..]))
         .await;
-    // Running polls complete first.
+    // Polls that are in progress complete first.
     exporter.wait_until_requested(LIST, 3).await;
     handle.clear_requests();
     exporter.wait_until_requested(LIST, 2).await;
@@ -513,7 +513,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
         requests.iter().any(has_new_secret).then_some(())
     })
     .await;
-    // Running polls complete first.
+    // Polls that are in progress complete first.
     handle.clear_requests();
     exporter.wait_until_requested(LIST, 3).await;
     handle.revoke_tokens();

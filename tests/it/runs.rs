@@ -246,7 +246,7 @@ async fn page_and_json_show_the_runs_of_a_customer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_require_the_password_of_the_page() {
+async fn runs_require_the_page_password() {
     let partner = partner().await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("web.yml");

@@ -46,7 +46,7 @@ fn list_refers_to_existing_tests_and_programs() {
     let rows = rows(&page);
     assert!(rows.len() >= 13, "{rows:?}");
     for (property, tests) in &rows {
-        // A code span that contains a space is a command instead of the name of a test.
+        // A code span that contains a space is a command, not the name of a test.
         let names = tests.split('`').skip(1).step_by(2).filter(|name| !name.contains(' '));
         let names: Vec<&str> = names.collect();
         assert!(!names.is_empty(), "{property}: no test");
@@ -173,7 +173,7 @@ fn external_address() -> Option<IpAddr> {
     found.filter(|address| !address.is_loopback())
 }
 
-/// The decision depends on the caller's connection instead of its request.
+/// Whether a reload is allowed depends on the caller's connection, not on its request.
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_reload_needs_an_authenticated_caller() {
     const REQUIRED: &str = "  client_ca_file: ca.pem\n  client_auth_type: ";
@@ -260,7 +260,7 @@ fn release_is_built_like_the_reproducible_build() {
     );
 }
 
-/// Raises this process' limit on open files, because it holds half of the sockets.
+/// Raises this process' limit on open files, because it holds the client end of each connection.
 #[cfg(unix)]
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -293,8 +293,8 @@ async fn connections_beyond_the_limit_wait() {
     let partner = start(frozen_partner(2)).await;
     let program = Program::start(&partner.base, &[], &[]).await;
     let address: SocketAddr = program.base.trim_start_matches("http://").parse().unwrap();
-    // A request on each connection proves that the exporter serves it. Otherwise, it might only be in the system's
-    // queue.
+    // A response on each connection proves that the exporter serves it. Otherwise, the connection might only be waiting
+    // in the operating system's queue.
     let connections = (0..MAX_CONNECTIONS).map(|_| async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
         assert!(gets_response(&mut stream).await);

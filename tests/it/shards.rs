@@ -1,4 +1,4 @@
-//! Sharding of the customers among exporters and scrapes, and discovery of targets by Prometheus.
+//! Sharding of customers across exporters and scrapes, and target discovery by Prometheus.
 
 use std::collections::BTreeSet;
 

@@ -79,7 +79,7 @@ fn imported_modules(source: &str) -> BTreeSet<String> {
     tops.map(ToOwned::to_owned).collect()
 }
 
-/// The path of a module, by segment.
+/// The segments of a module's path.
 type Module = Vec<String>;
 
 /// Returns the siblings that each module and its submodules import, ignoring tests.

@@ -339,7 +339,7 @@ async fn renewed_certificate_is_loaded_unless_it_is_invalid() {
         info.peer_certificate().unwrap().to_vec()
     };
     let first = served_certificate().await;
-    // A certificate is not loaded without its matching key, or with an invalid one.
+    // A certificate is loaded only together with a valid key that matches it.
     site.replace("server.pem", &pem("renewed.pem"));
     assert_eq!(served_certificate().await, first);
     site.replace("server-key.pem", b"nonsense");

@@ -81,7 +81,7 @@ async fn exposition_of_a_seeded_world_is_unchanged() {
 }
 
 #[tokio::test]
-async fn modules_of_the_reference_are_exposed() {
+async fn modules_in_the_reference_are_exposed() {
     let partner = start(frozen_partner(40)).await;
     let text = exposition_of(&partner, "v1").await;
     for module in [

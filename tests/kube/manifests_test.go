@@ -395,7 +395,7 @@ func metricLabels(t *testing.T) []string {
 	return all
 }
 
-// The Prometheus operator adds labels to targets, and Prometheus renames metric labels that collide with them.
+// The Prometheus Operator adds labels to targets, and Prometheus renames metric labels that collide with them.
 func TestMonitorsDoNotRenameMetricLabels(t *testing.T) {
 	operatorLabels := []string{"job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"}
 	labels := metricLabels(t)

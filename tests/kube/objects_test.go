@@ -21,8 +21,8 @@ import (
 // root is the path of the repository, relative to this package.
 const root = "../.."
 
-// rendering contains the objects of one rendering, by kind. Parsing rejects keys that Kubernetes or the operator does
-// not know.
+// rendering contains the objects of one rendering, by kind. Parsing rejects keys that neither Kubernetes nor the
+// operator defines.
 type rendering struct {
 	name            string
 	namespaces      []core.Namespace

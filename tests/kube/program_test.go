@@ -89,7 +89,8 @@ func freePort(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// project writes a volume's files atomically, as the kubelet does: as links into a directory that is itself a link.
+// project writes a volume's files atomically, in the same way as the kubelet: each file is a link into a directory that
+// is itself a link.
 func project(t *testing.T, directory string, files map[string]string) {
 	t.Helper()
 	version, err := os.MkdirTemp(directory, "..version")
@@ -140,7 +141,7 @@ func secretFiles(t *testing.T, volume *core.SecretVolumeSource, secret string) m
 	return files
 }
 
-// pod is a pod of a rendering that runs as a local process with local files.
+// pod runs a pod of a rendering as a local process with local files.
 type pod struct {
 	directory string
 	address   string

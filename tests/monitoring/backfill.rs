@@ -16,8 +16,8 @@ use super::notifications::HEAVY_TEST;
 use super::rules;
 use crate::harness::servers::{self, Server};
 
-/// Length of the compared period at the end, in seconds. Some raw samples that the rules read exist only for the last
-/// hours.
+/// Length of the compared period at the end of the history, in seconds. Some raw samples that the rules read exist only
+/// for the last few hours.
 const COMPARED: i64 = 12 * HOUR;
 
 const HOUR: i64 = 3600;
@@ -74,7 +74,7 @@ const SUMS: [&str; 6] = [
     "module_status:elements_job_runs:increase10m",
 ];
 
-/// Recorded series that depend on the time of the latest poll, which cannot be inlined into their rules.
+/// Recorded series that depend on the time of the latest poll. This time cannot be inlined into their rules.
 const OF_POLLS: [&str; 5] = [
     "customer:elements_jobs_fresh:bool",
     "customer_module:elements_attention:rank",

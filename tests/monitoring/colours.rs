@@ -1,5 +1,5 @@
 //! Panels are green or red only with a reason. The tests apply Grafana's colour rules to the responses of a Prometheus
-//! server whose data is stale, missing or sparse. This file is long, because all cases share that data.
+//! server whose data is stale, missing or sparse. All cases are in one long file, because they share that data.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ const DURATION: i64 = 600;
 /// Time between two situations, long enough for the previous data to disappear from panels.
 const GAP: i64 = 3 * 3600;
 
-/// A situation, as samples by time.
+/// A situation, described by its samples at each time.
 struct Situation {
     at: i64,
     text: BTreeMap<i64, String>,

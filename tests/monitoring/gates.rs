@@ -372,7 +372,7 @@ fn incomplete_panels(dashboard: &Dashboard) -> Vec<String> {
             problems.push(format!("{title} has no description"));
         }
         // With a range query, a panel would display the last value for hours after the series has ended. This does not
-        // apply to a sparkline under a fixed name, which displays no value.
+        // apply to a panel that displays only a fixed name and a sparkline, but no value.
         let shows_values =
             |target: &Value| panel["options"]["textMode"] != "name" || text(&target["legendFormat"]).contains("{{");
         if panel["type"] == "stat"

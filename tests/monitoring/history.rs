@@ -20,7 +20,7 @@ const FIXED: [&str; 4] = ["expiration", "expiry", "contract_end", "created"];
 pub const RECENT: i64 = 25 * 3600;
 
 /// Returns the ages of samples in seconds. The step is smaller for the most recent period, because dashboards query
-/// rates there.
+/// rates over this period.
 pub fn ages(days: i64, recent_step: i64, older_step: i64) -> Vec<i64> {
     let mut ages: Vec<i64> = (1..=RECENT / recent_step).map(|nth| nth * recent_step).collect();
     ages.extend((1..=(days * 86_400 - RECENT) / older_step).map(|nth| RECENT + nth * older_step));

@@ -1,5 +1,5 @@
 //! From a fault to its notification: a simulated partner, the exporter, Prometheus with the shipped rules, and
-//! Alertmanager with the shipped example. Only minutes and hours are shortened, to seconds.
+//! Alertmanager with the shipped example. In the rules and the example, minutes and hours are shortened to seconds.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -303,7 +303,7 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     partner.handle.revoke_tokens();
     recorder.wait_for("owner", "ElementsPermissionMissing", "firing").await;
 
-    // The API fails completely until data is stale, which by itself causes no notification.
+    // The API fails completely until data is stale. Stale data alone causes no notification.
     let unavailable = FaultKind::Status { code: 503, body: None };
     partner.handle.set_faults(vec![Fault::new("*", unavailable)]);
     recorder.wait_for("owner", "ElementsApiDown", "firing").await;

@@ -31,7 +31,7 @@ const HOSTILE_CUSTOMER: usize = 1;
 
 const CUSTOMERS: usize = 12;
 
-/// Number of customers with a history, which must be long but not large.
+/// Number of customers with a history. The history must be long, but need not be large.
 const WITH_HISTORY: usize = 3;
 
 /// Seconds between samples in the most recent period, and before it.

@@ -151,7 +151,8 @@ fn write_histories(file: &Path, start: i64, end: i64) {
     history::end(&mut out).unwrap();
 }
 
-/// Records the rules of the report for every hour, in two passes. The second pass records the rules that read others.
+/// Records the rules of the report for every hour, in two passes. The second pass records the rules that read results
+/// of the first.
 async fn record(directory: &Path, start: i64, end: i64) {
     let all: Vec<_> = rules::all().into_iter().filter(|rule| rule.group == GROUP).collect();
     let names: Vec<String> = all.iter().map(|rule| rule.name.clone()).collect();

@@ -1,11 +1,12 @@
-//! Errors that prevent fetching a token, and the pause after each.
+//! Errors that prevent a token from being fetched, and the pause after each.
 
 use std::time::Duration;
 
 use crate::api::credential::CredentialError;
 
-/// First and longest pause after the registration has been rejected or the credential cannot be read. A wrong secret
-/// does not become valid within seconds, and frequent failed requests can make the identity provider lock the account.
+/// First and longest pause after the endpoint rejects the registration or if the credential cannot be read. A wrong
+/// secret does not become valid within seconds, and frequent failed requests can make the identity provider lock the
+/// account.
 const REJECTED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
 
 /// First and longest pause after all other failures, such as an unreachable token endpoint or an invalid response.
@@ -15,7 +16,7 @@ const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Durat
 /// before to five minutes after they are signed.
 const SIGNIFICANT_SKEW_SECONDS: i64 = 60;
 
-/// All values of [`Error::reason`]. Their counters start at zero.
+/// All values of [`Error::reason`]. Their counters are initialized to zero at startup.
 pub const REASONS: &[&str] = &[
     "invalid_client",
     "credential",

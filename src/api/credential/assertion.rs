@@ -19,7 +19,7 @@ pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-b
 /// Tolerance for a local clock that is ahead of the endpoint's clock.
 const BACKDATE: Duration = Duration::from_secs(60);
 
-/// Lifetime of an assertion. The local clock may be behind the endpoint's clock by up to this time.
+/// Lifetime of an assertion. The local clock may be at most this far behind the endpoint's clock.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// Size of a random `jti`. At 128 bits, repeats are practically impossible.

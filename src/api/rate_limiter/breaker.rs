@@ -14,15 +14,15 @@ const MAX_FAILING_PATHS: usize = 10_000;
 /// Time without requests after the breaker opens; doubled after each failed probe.
 pub(super) const INITIAL_OPEN_TIME: Duration = Duration::from_secs(5);
 
-/// Maximum time without requests, before jitter. With jitter, a probe is allowed at most 75 seconds after the previous
-/// one failed.
+/// Maximum time without requests, before jitter. With jitter, the next probe is allowed no later than 75 seconds after
+/// the previous one failed.
 const MAX_OPEN_TIME: Duration = Duration::from_secs(60);
 
 /// Maximum random extension of the open time, as a fraction. It keeps several exporters from probing a host at the same
 /// time.
 const JITTER: f64 = 0.25;
 
-/// Expected duration of a probe, after which rejected requests may try again.
+/// Expected duration of a probe. Requests that are rejected during a probe may be tried again after this time.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Result of [`CircuitBreaker::check`].

@@ -1,5 +1,5 @@
-//! Adaptive request rate. It decreases when the host throttles, then increases along a cubic curve as in CUBIC (RFC
-//! 9438).
+//! Adaptive request rate. It decreases when the host throttles a request, and then increases along a cubic curve, as
+//! in CUBIC (RFC 9438).
 //!
 //! A linear increase (AIMD) is simpler, but performs worse in the simulation
 //! (`cubic_increase_is_better_than_any_linear_one`). If its step is large enough to detect a lifted limit as early as
@@ -11,15 +11,15 @@ use std::time::Duration;
 /// Lowest rate, in requests per second: slow enough for any host, and fast enough to detect recovery.
 const FLOOR: f64 = 0.1;
 
-/// Factor applied to the rate when the host throttles.
+/// Factor applied to the rate when the host throttles a request.
 const THROTTLE_FACTOR: f64 = 0.7;
 
 /// Factor applied to the rate after an outage, when all clients return at once to a host that has just started.
 const OUTAGE_FACTOR: f64 = 0.1;
 
-/// Seconds of full use until the rate returns to the last limit. The curve is nearly flat around the limit and then
-/// becomes steeper: it reaches almost five times the limit after five minutes. Exceeding the limit causes a pause, so
-/// the curve exceeds it only every few minutes.
+/// Time at full use until the rate returns to the last limit, in seconds. The curve is nearly flat around the limit and
+/// then becomes steeper: it reaches almost five times the limit after five minutes. Exceeding the limit causes a pause,
+/// so the curve exceeds it only every few minutes.
 const RECOVERY_SECONDS: f64 = 90.0;
 
 /// Requests per second, between a floor and a ceiling.
@@ -28,9 +28,9 @@ pub(super) struct Rate {
     ceiling: f64,
     /// Rate after the last decrease.
     reduced: f64,
-    /// Rate at which the host last throttled. The curve is flat near this rate.
+    /// Rate at which the host last throttled a request. The curve is flat near this rate.
     limit: f64,
-    /// Seconds of full, successful use since the last decrease.
+    /// Time at full use by successful requests since the last decrease, in seconds.
     recovered_for: f64,
     credited_at: Duration,
 }
@@ -54,9 +54,9 @@ impl Rate {
         on_curve.clamp(self.floor(), self.ceiling)
     }
 
-    /// Reports a successful request, and increases the rate. The increase corresponds to the time that one
-    /// request takes at the current rate, so the rate does not grow while few requests are sent. It never exceeds the
-    /// time since the previous success, so simultaneous successes increase the rate once.
+    /// Reports a successful request, and increases the rate. The request advances the curve by the time that one
+    /// request takes at the current rate, so the rate hardly grows while few requests are sent. The curve never
+    /// advances by more than the time since the previous success, so simultaneous successes increase the rate once.
     pub(super) fn increase(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
         self.recovered_for += passed.min(1.0 / self.per_second());

@@ -104,7 +104,7 @@ pub(super) fn clock_finding(skew: Option<i64>) -> (Outcome, &'static str, String
             let apart = humantime::format_duration(Duration::from_secs(skew.unsigned_abs()));
             let side = if skew > 0 { "behind" } else { "ahead" };
             let detail =
-                format!("this machine's clock is {apart} {side}; set it, as the age of restore points depends on it");
+                format!("this machine's clock is {apart} {side}; correct it; the age of restore points depends on it");
             (Outcome::Failed, "differs", detail)
         }
     }

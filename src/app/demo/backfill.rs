@@ -122,7 +122,7 @@ pub struct Backfilled {
     pub samples: u64,
     /// Number of days.
     pub days: u32,
-    /// False if the command was stopped early.
+    /// Whether the whole history was written. False if the command was stopped early.
     pub is_complete: bool,
 }
 

@@ -43,8 +43,8 @@ pub(super) struct PastExporter {
 }
 
 impl PastExporter {
-    /// Starts at the Unix time `begin`, with only these collectors. The customers' scenarios are set at the Unix time
-    /// `scenarios_from`.
+    /// Starts at the Unix time `begin`, with only these collectors. The customers' scenarios are set up for the Unix
+    /// time `scenarios_from`.
     ///
     /// # Errors
     /// Returns an error if the simulated partner's address cannot be bound.

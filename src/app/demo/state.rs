@@ -1,4 +1,4 @@
-//! Initial state of the demo: a state file as saved by an exporter that has run for days.
+//! Initial state of the demo: a state file like that of an exporter that has been running for days.
 
 use std::path::PathBuf;
 

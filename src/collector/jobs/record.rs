@@ -31,9 +31,9 @@ pub(crate) struct Module {
     pub(super) scope: Option<String>,
     pub(super) history: History,
     /// Whether the module is in the latest list, or held from an earlier list. An unlisted module is stored but not
-    /// rendered, so that no run is counted twice and no restore point is lost if it is listed again.
+    /// rendered. If the module is listed again, no run is counted twice, and no restore point is lost.
     listed: bool,
-    /// Whether the module is held from an earlier list, because the latest list had invalid rows.
+    /// Whether the module is held from an earlier list because the latest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Module {
 pub(crate) struct Scan {
     pub(super) service: Cow<'static, str>,
     pub(super) status: JobStatus,
-    /// Whether the scan is held from an earlier list, because the latest list had invalid rows.
+    /// Whether the scan is held from an earlier list because the latest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -66,9 +66,9 @@ pub struct CompletedRun {
     pub run: PastRun,
 }
 
-/// Maximum age of a newly completed run at the time of the previous list. An older run also counts if it ended after
-/// the newest known run. Otherwise, it is in the list only because the filter or the API version changed. API replicas
-/// lag behind each other by less than this age.
+/// Maximum age of a newly completed run at the time of the previous list. An older run counts as newly completed only
+/// if it ended after the newest known run. Otherwise, it is in the list only because the filter or the API version
+/// changed. API replicas lag behind each other by less than this age.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list: runs by module, and scans by service.
@@ -194,9 +194,9 @@ impl Record {
         (record, newly_completed, duplicates)
     }
 
-    /// Returns the cutoff for a module's runs in the next list: runs that ended later count as newly completed. A
-    /// customer's first list, and the first list that contains a module, include runs that ended before the exporter
-    /// could poll them.
+    /// Returns the cutoff for a module's runs in the next list: runs that ended after the cutoff count as newly
+    /// completed. A customer's first list, and the first list that contains a module, also include older runs, which do
+    /// not count as newly completed.
     fn completion_cutoff(&self, known: Option<&Module>) -> CompletionCutoff {
         let listed_at = self.listed_at;
         match known {

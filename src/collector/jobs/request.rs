@@ -55,7 +55,7 @@ impl CollectorSettings {
             && contains(&self.job_modules, domain::module_number, job_module)
     }
 
-    /// Returns the type and module of each v1 request, whose path contains both. Returns nothing if only types are
+    /// Returns the type and module of each v1 request, whose path contains both. Returns no pairs if only types are
     /// configured, or if a type or module has no v1 name. The whole list is then fetched and filtered.
     fn v1_pairs(&self) -> Vec<(&'static str, &'static str)> {
         let mut pairs = Vec::new();

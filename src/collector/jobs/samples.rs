@@ -66,7 +66,7 @@ impl RenderedModule {
         self.module.history.newest_ended()
     }
 
-    /// Returns the history if the module makes restore points and has run.
+    /// Returns the history if the module creates restore points and has run.
     pub(super) fn backup_history(&self) -> Option<&History> {
         let history = &self.module.history;
         (self.makes_restore_points && history.has_run()).then_some(history)
@@ -208,8 +208,8 @@ pub(super) const SHAPE_MODULE: Shape<RenderedModule> = Shape {
     ],
 };
 
-/// Reasons for overridden objectives. They are labels of a separate metric, so that a changed reason does not start new
-/// series of other metrics.
+/// Reasons for overridden objectives. The reason is a label of a separate metric, so that a changed reason does not
+/// start new series of other metrics.
 pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     labels: &[
         SERVICE,

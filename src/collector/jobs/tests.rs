@@ -333,7 +333,8 @@ async fn run_without_objects_ends_at_the_last_modification() {
     assert_eq!(customer.value("elements_job_start_timestamp_seconds"), None);
     assert_eq!(customer.value("elements_job_duration_seconds"), None);
     assert_eq!(customer.value("elements_job_runs_total"), Some(1.0));
-    // The same row in the next list is the same run. A row with a later modification is another run.
+    // The same row in the next list describes the same run. A row with a later modification time describes a different
+    // run.
     customer
         .list(NOW + 300, &[Kind::WithoutObjects.row(NOW, Generation::V3)])
         .await;

@@ -81,8 +81,8 @@ fn assign_numbers(group: &mut [&mut Product], before: &[&Product]) {
 }
 
 impl Product {
-    /// Returns the number of values that both subscriptions have in common. The more values they share, the more likely
-    /// they are the same subscription.
+    /// Returns the number of values that the two subscriptions have in common. The more values they share, the more
+    /// likely it is that they are the same subscription.
     fn similarity(&self, other: &Self) -> u32 {
         let same = [
             self.identity.storage == other.identity.storage,

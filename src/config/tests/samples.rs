@@ -1,4 +1,4 @@
-//! For every key, a value and a check that it takes effect.
+//! Sample values for all keys, each with a check that the value takes effect.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ pub(crate) type Sample = (&'static str, &'static str, Box<dyn Fn(&Config) -> boo
 
 type SectionSample = (&'static str, &'static str, fn(&Config) -> bool);
 
-/// For every key, a value other than the default and a check that it takes effect. The keys of collectors are added
-/// from the table of collectors.
+/// A non-default value for each key, and a check that the value takes effect. The keys of collectors are added from the
+/// table of collectors.
 const SAMPLES: &[SectionSample] = &[
     ("api.version", "v3", |c| {
         c.api.version == GenerationChoice::Fixed(Generation::V3)

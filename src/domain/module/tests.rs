@@ -162,7 +162,7 @@ fn long_word_is_truncated_between_characters() {
 }
 
 #[test]
-fn requests_use_the_numbers_of_names() {
+fn names_are_mapped_to_the_numbers_in_requests() {
     assert_eq!(service_number("IaaS PaaS"), Some(12));
     assert_eq!(service_number("Microsoft 365"), Some(7));
     assert_eq!(service_number("99"), Some(99));
@@ -174,7 +174,7 @@ fn requests_use_the_numbers_of_names() {
 }
 
 #[test]
-fn requests_of_v1_use_its_words() {
+fn v1_requests_use_the_words_of_v1() {
     let services = [
         "Microsoft 365",
         "Google Workspace",
@@ -211,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn numbers_are_mapped_to_names_of_the_reference(number in 0_u64..1 << 53) {
+    fn numbers_are_mapped_to_names_in_the_reference(number in 0_u64..1 << 53) {
         let named = module(&number.to_string()).unwrap();
         let listed = listed(JOB_MODULES).into_iter().find(|(n, _)| u64::from(*n) == number);
         match listed {

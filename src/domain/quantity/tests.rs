@@ -31,7 +31,7 @@ fn size_is_saved_and_restored() {
         let saved = serde_json::to_string(&size).unwrap();
         assert_eq!(serde_json::from_str::<Option<Size>>(&saved).unwrap(), size, "{saved}");
     }
-    // Older state files have a single size, which depends on the setting at that time.
+    // Older state files contain a single size, which depends on the setting with which they were saved.
     let old: Size = serde_json::from_str("1073741824.0").unwrap();
     assert_eq!(
         [Gigabyte::Binary, Gigabyte::Decimal].map(|gigabyte| old.bytes(gigabyte)),
@@ -90,7 +90,7 @@ fn signed_differences_are_parsed() {
 }
 
 #[test]
-fn sizes_of_the_reference_are_parsed() {
+fn sizes_in_the_reference_are_parsed() {
     assert_eq!(binary("0 GB"), Ok(Some(0.0)));
     assert_eq!(binary("5.01 GB"), Ok(Some(5_379_446_538.0)));
     assert_eq!(decimal("5.01 GB"), Ok(Some(5_010_000_000.0)));

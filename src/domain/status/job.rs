@@ -70,7 +70,7 @@ impl JobStatus {
         self as i8
     }
 
-    /// Returns the label value. It is also the value in the state file.
+    /// Returns the label value, which is also used in the state file.
     pub const fn label(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -96,9 +96,9 @@ impl JobStatus {
     /// severity applies, unless the run has ended only in the other row.
     ///
     /// The order, from low to high, is: complete restore point, incomplete restore point, restore point still possible,
-    /// no restore point, failure. A restore point therefore counts only if no completed row of the run contradicts it.
-    /// [`JobStatus::Unknown`] is below failures, because it may mean that the run has not ended, and must not hide a
-    /// failure.
+    /// no restore point, failure. A restore point therefore counts only if no row in which the run has ended
+    /// contradicts it. [`JobStatus::Unknown`] is below failures, because it may mean that the run has not ended, and
+    /// must not hide a failure.
     pub const fn severity(self) -> u8 {
         match self {
             Self::Finished => 0,
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn job_status_is_saved_by_its_label() {
+    fn job_status_is_saved_as_its_label() {
         for status in JobStatus::ALL {
             let json = serde_json::to_string(&status).unwrap();
             assert_eq!(json, format!("{:?}", status.label()));
@@ -381,7 +381,7 @@ mod tests {
             let _ = job_status(&text);
         }
 
-        /// A combination of words from statuses is a success only if it matches exactly.
+        /// A combination of words from statuses is a success only if it is exactly the text of a successful status.
         #[test]
         fn success_needs_an_exact_word(text in "((un|not|finished|successful|failed|with|exception|2|[-_ .,?]){1,4})") {
             let success = ["finished", "successful", "2"];

@@ -14,7 +14,7 @@ fn at(rfc3339: &str) -> Parsed<Timestamp> {
 }
 
 #[test]
-fn times_of_the_reference_are_parsed() {
+fn times_in_the_reference_are_parsed() {
     for (text, expected) in [
         ("2025-09-11T03:21:16Z", "2025-09-11T03:21:16Z"),
         ("2026-09-14T16:17:38.6017245Z", "2026-09-14T16:17:38.6017245Z"),

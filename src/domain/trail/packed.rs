@@ -1,5 +1,5 @@
-//! Encodes runs as bytes, newest first. In this format, the previous run is the run that was encoded just before, which
-//! is newer. Ends and ids are encoded as differences from the previous run. Fields that a run lacks are omitted.
+//! Encodes runs as bytes, newest first. Here, the previous run is the run that was encoded immediately before, and is
+//! newer. Ends and ids are encoded as differences from the previous run. Fields that a run lacks are omitted.
 //!
 //! | bytes | |
 //! |---|---|

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Maximum average size of a run in bytes, for a module that runs once a day and has ids in the vendor's format.
+/// Maximum average size of a run in bytes, for a module with daily runs that have ids in the vendor's format.
 const MAX_BYTES_PER_RUN: usize = 45;
 
 fn at(seconds: i64) -> Timestamp {
@@ -72,7 +72,7 @@ fn run_needs_few_bytes() {
     assert_eq!(trail.runs().len(), TRAIL_RUNS);
     let bytes = trail.0.len().div_ceil(TRAIL_RUNS);
     assert!(bytes <= MAX_BYTES_PER_RUN, "{bytes} bytes per run");
-    assert_eq!(size_of::<Trail>(), 16, "an empty trail must need no memory");
+    assert_eq!(size_of::<Trail>(), 16, "an empty trail must not allocate memory");
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Site {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Decompresses a body like a client that reads only the first member.
+/// Decompresses a body in the same way as a client that reads only the first member.
 async fn decompressed(body: Body) -> String {
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
@@ -200,7 +200,7 @@ async fn cached_body_expires_when_a_record_becomes_stale() {
     let site = Site::new(10, Duration::ZERO);
     site.fetch_text().await;
     let first = site.compression(Format::Text);
-    // All records are stale, so nothing expires after this.
+    // All records are already stale, so no other value can expire.
     assert_eq!(lock(&site.compressor.cached)[0].valid_until, None);
     lock(&site.compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
     assert!(!site.compression(Format::Text).same_channel(&first));

@@ -1,4 +1,4 @@
-//! The banner, which shows whether the data is up to date, and the reasons if it is not.
+//! The banner. It shows whether the data is up to date and, if it is not, why.
 
 use std::time::Duration;
 

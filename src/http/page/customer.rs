@@ -115,7 +115,7 @@ fn ransomware_signs(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Tim
     }
 }
 
-/// Maximum number of errors shown per module. The metrics include ten errors.
+/// Maximum number of errors shown per module. The metrics include up to ten.
 const SHOWN_ERRORS: usize = 3;
 
 /// Returns the most frequent errors of the latest runs, by module.

@@ -25,8 +25,8 @@ pub(super) fn exporter(summary: &Summary) -> Markup {
             h3 #collectors-title { "Collectors" }
             (collectors(summary))
             p.soft {
-                "Requests and errors are counted by endpoint. If two collectors share an endpoint, only the first shows its \
-                 counts. A poll that fails before it sends a request counts as an error, but not as a request."
+                "Requests and errors are counted by endpoint. If two collectors share an endpoint, the counts are shown \
+                 only for the first. A poll that fails before it sends a request counts as an error, but not as a request."
             }
         }
     }

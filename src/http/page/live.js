@@ -1,5 +1,5 @@
-// Fetches the page periodically and replaces the elements with data-live. If scripts are disabled, the whole page
-// reloads.
+// Fetches the page periodically and replaces the elements that have the attribute data-live. If scripts are disabled,
+// the whole page reloads.
 (() => {
   const PAUSE = 10000;
   // A hanging exporter accepts the connection but does not respond.
@@ -7,8 +7,8 @@
   const lost = document.getElementById("lost");
   // Elements are not replaced while text is selected. The notice that the page is out of date is shown anyway.
   const isBusy = () => !getSelection().isCollapsed;
-  // Identifies an element across updates. Links with the same target differ in their text, but numbers in the text may
-  // change.
+  // Identifies an element across updates. Links with the same target differ in their text. Numbers in the text are
+  // ignored, because they may change.
   const name = (element) =>
     element.dataset.key ||
     element.id ||
@@ -49,7 +49,7 @@
         if ((response.status === 404 || response.status === 401) && !isBusy()) return location.reload();
         if (!response.ok) throw new Error(response.statusText);
         const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-        // Another page, such as a proxy's login page, contains no data.
+        // The response may be a different page without data, such as a proxy's login page.
         if (!fresh.querySelector("[data-live]")) throw new Error("another page");
         if (!isBusy()) {
           for (const part of document.querySelectorAll("[data-live]")) replace(part, fresh.getElementById(part.id));

@@ -76,7 +76,7 @@ fn row(module: &ModuleHealth, customer: &CustomerRow, now: Timestamp) -> Markup 
     }
 }
 
-/// Returns the end and the reason of an RPO override, if any.
+/// Returns the end of an RPO override and the reason for it, if any.
 fn exemption(module: &ModuleHealth) -> Markup {
     let until = module.until.map(|until| format!("until {}", date_time(until)));
     let reason = module.reason.as_deref().map(sanitize);
@@ -84,7 +84,7 @@ fn exemption(module: &ModuleHealth) -> Markup {
     html! { @if !words.is_empty() { " " small { (words.join(": ")) } } }
 }
 
-/// Returns the state of a module. If the data is stale, no module is shown as OK, and none becomes overdue.
+/// Returns the state of a module. While the data is stale, modules are not shown as OK and do not become overdue.
 fn state(module: &ModuleHealth, customer: &CustomerRow) -> Markup {
     let (severity, word) = match module.state(customer.as_of) {
         ModuleState::NeverBackedUp => (Severity::Bad, "never backed up"),

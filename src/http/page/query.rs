@@ -71,7 +71,7 @@ impl PageQuery {
         }
     }
 
-    /// Returns the link to a page of the customers with this health, or of all customers if it is `None`.
+    /// Returns the link to a page of the customers with this health, or of all customers if `health` is `None`.
     pub(super) fn link_to(&self, health: Option<CustomerHealth>, page: usize) -> String {
         let query = Self {
             health,

@@ -78,8 +78,8 @@ pub(super) fn span(duration: Duration) -> String {
     words.join(" ")
 }
 
-/// Formats an objective. Whole hours below three days are shown in hours, the unit in which they are usually
-/// configured.
+/// Formats an objective. An objective shorter than three days is shown in hours if it is a whole number of hours,
+/// because such objectives are usually configured in hours.
 pub(super) fn objective(rpo: Duration) -> String {
     let (seconds, hour) = (rpo.as_secs(), 3600);
     match seconds.is_multiple_of(hour) && rpo < 3 * DAY {
@@ -88,7 +88,7 @@ pub(super) fn objective(rpo: Duration) -> String {
     }
 }
 
-/// Formats a duration in its largest unit, where space is limited.
+/// Formats a duration in its largest unit, for places where space is limited.
 pub(super) fn rounded(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let largest = UNITS.into_iter().find(|(unit, _)| seconds >= *unit);

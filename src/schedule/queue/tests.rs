@@ -56,7 +56,7 @@ fn target_being_polled_can_be_polled_again() {
     assert_eq!(
         queue.next_due_after(seconds(0)),
         Some(seconds(901)),
-        "the due time must not move back"
+        "the due time must not become later"
     );
 }
 
@@ -77,7 +77,7 @@ fn signal_during_a_poll_causes_another_poll() {
     assert_eq!(
         queue.pop(seconds(10)).unwrap().target,
         customer(2),
-        "the signal must cause one poll"
+        "the signal must cause only one poll"
     );
 }
 
@@ -210,7 +210,7 @@ fn quiet_target_waits_until_its_lateness_limit() {
     assert_eq!(
         order(&mut queue(300), 200),
         [quiet.clone(), busy.clone()],
-        "two intervals without a response"
+        "two intervals have passed without a response"
     );
     assert_eq!(order(&mut queue(140), 139), [busy.clone(), quiet.clone()]);
     assert_eq!(order(&mut queue(140), 140), [quiet, busy], "values would be stale");

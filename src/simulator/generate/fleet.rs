@@ -18,7 +18,7 @@ mod services;
 /// Scenario of a customer. Each of the first twelve customers has a different one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
-    /// No problem.
+    /// No problem with backups.
     Healthy,
     /// The largest customer, with several tenants and clouds, long queues, and every product.
     Busiest,

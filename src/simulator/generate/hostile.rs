@@ -140,7 +140,7 @@ impl CustomerGenerator<'_> {
     fn tenants(&mut self) -> Vec<Tenant> {
         let count = match self.index {
             index if index.is_multiple_of(7) => 2,
-            // Some of the customers that do not use Microsoft 365.
+            // These are some of the customers that do not use Microsoft 365.
             index if index % 10 == 6 => 0,
             _ => 1,
         };

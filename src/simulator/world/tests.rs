@@ -219,8 +219,8 @@ fn fleet_meets_objectives_except_in_three_scenarios() {
     }
 }
 
-/// Returns the fraction of customers that meet all their RPOs, for every four hours of the 28 days before `NOW`.
-/// Customers without RPOs are not counted.
+/// Returns the fraction of customers that meet all their RPOs, at intervals of four hours during the 28 days before
+/// `NOW`. Customers without RPOs are not counted.
 fn within_objectives(seed: u64) -> Vec<f64> {
     let settings = Settings {
         seed,

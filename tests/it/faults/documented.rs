@@ -1,4 +1,4 @@
-//! `docs/faults.md` names exactly the existing tests.
+//! `docs/faults.md` lists exactly the tests that exist.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,6 +1,6 @@
 //! Tokens that cannot be fetched, have expired, or are rejected.
 //!
-//! This file is long, because its tests share the token endpoints.
+//! The tests are in one long file, because they share the token endpoints.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -493,7 +493,7 @@ async fn attempts_have_separate_assertions() {
     assert_eq!(
         distinct.len(),
         assertion_ids.len(),
-        "the simulated endpoint also rejects a second use"
+        "an assertion must not be reused; the simulated endpoint rejects that too"
     );
 }
 

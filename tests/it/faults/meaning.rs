@@ -154,7 +154,7 @@ async fn run_in_progress_does_not_hide_the_previous_failure() {
     assert_eq!(number(&text, &exchange("end_timestamp_seconds")), end);
     let failed_objects = EXCHANGE.replace('}', r#",result="failed"}"#);
     assert_eq!(number(&text, &format!("elements_job_objects{failed_objects}")), 7.0);
-    // Even if only the newest run is listed, the exporter remembers the previous run.
+    // Even if only the newest run is listed, the exporter retains the previous run.
     let (canned, exporter) = start_exporter(&[failed]).await;
     set_jobs(&canned, &[running]);
     let text = exporter

@@ -2,7 +2,7 @@
 //!
 //! The limits are for the peak resident memory of an unoptimized build, as measured by the kernel.
 
-#![expect(clippy::print_stdout, reason = "the figures show the distance to each limit")]
+#![expect(clippy::print_stdout, reason = "the figures show the margin below each limit")]
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};

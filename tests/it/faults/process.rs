@@ -1,6 +1,6 @@
-//! Panics and signals of the process, and its files.
+//! Panics, signals and files of the process.
 //!
-//! This file is long, because its tests share the poll loop and the state files.
+//! The tests are in one long file, because they share the poll loop and the state files.
 
 use std::collections::HashSet;
 use std::fs;
@@ -517,7 +517,7 @@ async fn secrets_and_addresses_do_not_appear_in_output() {
         let failed = |text: &str| super::sum(text, "elements_exporter_token_failures_total") > before;
         outputs.push(program.wait_until("a token request failed", failed).await);
         if outputs.len() == 8 {
-            // The pause after a rejected client takes a minute, so the test does not wait for the next request.
+            // The pause after a rejected client lasts at least a minute, so the test does not await the next request.
             break;
         }
     }

@@ -22,16 +22,16 @@ use crate::harness::{OBJECTS, TIMEOUT, about_customers, config, eventually, poll
 const TICKS_PER_SECOND: u64 = 4;
 const TICK: Duration = Duration::from_millis(1000 / TICKS_PER_SECOND);
 
-/// Time by which the partner's clock advances per tick. Daily backups in the simulated world, whose schedules are also
-/// compressed, therefore run every six seconds.
+/// Time by which the partner's clock advances per tick. The schedules in the simulated world are also compressed, so
+/// its daily backups run every six seconds.
 const WORLD_TICK: Duration = Duration::from_secs(60);
 
 /// Number of customers at startup.
 const CUSTOMERS: usize = 12;
 
-/// Maximum growth of the program's memory after every kind of fault has occurred. It allows for bodies of up to 64 MiB,
-/// whose memory the allocator retains for each thread and releases later. At two hundred polls per second, a leak would
-/// exceed it within ten minutes.
+/// Maximum growth of the program's memory after every kind of fault has occurred. It allows for the memory of large
+/// bodies, which the allocator retains for each thread and releases later. At two hundred polls per second, a leak would
+/// exceed this limit within ten minutes.
 const GROWTH_MIB: u64 = 48;
 
 /// Maximum number of tasks for idle connections to the partner and from scrapers.
@@ -225,7 +225,7 @@ fn fault(rng: &mut Rng) -> Fault {
     ];
     let path = paths[rng.usize(..paths.len())];
     let mut kind = fault_kind(rng);
-    // The pause after a rejected client can take a quarter of an hour, which is too long for a soak test.
+    // The pause after a rejected client can last a quarter of an hour, which is too long for a soak test.
     if matches!(kind, FaultKind::Status { code: 400..=499, .. }) && ["*", TOKEN].contains(&path) {
         kind = FaultKind::Status { code: 503, body: None };
     }
@@ -287,8 +287,8 @@ fn fault_kind(rng: &mut Rng) -> FaultKind {
     }
 }
 
-/// Values that depend on runs that are no longer listed. A new exporter does not know these runs, so an older
-/// exporter's values are at least as high.
+/// Values that depend on runs that are no longer listed. A new exporter has never polled these runs, so an
+/// older exporter's values are at least as high.
 const HISTORY: [&str; 3] = [
     "elements_job_last_success_timestamp_seconds{",
     "elements_job_last_backup_timestamp_seconds{",
@@ -332,7 +332,7 @@ fn not_polled_since(text: &str, since: f64) -> Option<String> {
 }
 
 /// Checks that values that describe the present do not expire before `stale_after`. Customers may lack a status only if
-/// the customer list is older.
+/// the customer list is older than that.
 fn assert_no_early_expiry(text: &str) {
     let last = "elements_exporter_collector_last_success_timestamp_seconds{collector=\"customers\",customer_id=\"\"}";
     let age = now() - value(text, last).unwrap();

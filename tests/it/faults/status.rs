@@ -89,7 +89,7 @@ async fn customer_without_data_is_looked_up_in_the_list() {
                     && lists() > before
             })
             .await;
-        // The list that confirms the removal follows after the interval.
+        // The list that confirms the removal is requested only after the interval.
         assert!(text.contains(&removed), "{generation}");
         assert_eq!(lists(), before + 1, "{generation}");
     }

@@ -229,7 +229,7 @@ async fn suspended_process_resumes_without_a_burst() {
         })
         .await;
     let requested = partner.handle.requests().len() as f64;
-    // A slow machine may poll less often, but not more often.
+    // On a slow machine, the exporter may poll less often, but not more often.
     let cycles = 1.0 + resumed.elapsed().as_secs_f64() / 0.9;
     assert!(
         requested <= (cycles + 1.0) * (CUSTOMERS + 1) as f64,

@@ -1,7 +1,7 @@
-//! Shared helpers of the tests: partners and other servers, the exporter in this process and as a program,
-//! configurations that are independent of the process' environment, and waiting for conditions.
+//! Helpers that the tests share: they start partners and other servers, run the exporter in this process or as a
+//! program, load configurations independently of the process' environment, and wait for conditions.
 
-#![allow(dead_code, reason = "two test targets share it, and neither uses everything")]
+#![allow(dead_code, reason = "two test targets share this module; neither uses all of it")]
 
 pub mod canned;
 pub mod exporter;
@@ -65,7 +65,7 @@ pub fn environment(base: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsS
         .collect()
 }
 
-/// Returns the configuration from the [`environment`] with these arguments.
+/// Loads the configuration from the result of [`environment`] with these arguments.
 pub fn config(base: &str, extra_env: &[(&str, &str)]) -> Config {
     config::load(None, environment(base, extra_env)).unwrap()
 }
@@ -190,7 +190,7 @@ pub fn every_second_all(api: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString,
     environment(api, &settings)
 }
 
-/// Returns the number of fresh customers of a collector.
+/// Returns the number of customers for which a collector has fresh data.
 pub fn fresh(text: &str, collector: &str) -> Option<f64> {
     value(
         text,

@@ -63,7 +63,7 @@ fn run(program: &str, arguments: &[&str], input: &str) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{program} cannot be run ({error}); tests/run installs the tools of the tests"));
+        .unwrap_or_else(|error| panic!("{program} cannot be run ({error}); tests/run installs the required tools"));
     let mut stdin = child.stdin.take().unwrap();
     let text = input.to_owned();
     let writer = std::thread::spawn(move || {

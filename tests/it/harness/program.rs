@@ -109,7 +109,7 @@ impl Program {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Sets the address of a program that does not report it.
+    /// Sets the address of a program that does not report its address.
     pub fn set_address(&mut self, address: &str) {
         self.base = format!("http://{address}");
     }

@@ -1,4 +1,4 @@
-//! Health of customers on the pages. Without data, a customer is neither healthy nor unhealthy.
+//! Customer health on the pages. Without data, a customer is neither healthy nor unhealthy.
 
 use elements_exporter::simulator::{Fault, FaultKind, Run};
 use serde_json::{Value, json};
@@ -101,7 +101,7 @@ fn between<'a>(page: &'a str, begin: &str, end: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn customer_page_shows_the_findings_of_the_list() {
+async fn customer_page_shows_the_same_health_as_the_list() {
     let partner = partner(1).await;
     let id = partner.handle.with_world(|world| world.customers[0].id.clone());
     let granted = ["customers", "jobs"].map(|name| format!("elements.{name}.read.all"));
@@ -117,7 +117,7 @@ async fn customer_page_shows_the_findings_of_the_list() {
             .all(|collector| permitted(collector, 0.0));
         is_denied && harness::fresh(text, "jobs") == Some(1.0)
     };
-    exporter.wait_until("jobs alone are permitted", is_polled).await;
+    exporter.wait_until("only jobs are permitted", is_polled).await;
     let (list, page) = (
         exporter.text("/").await,
         exporter.text(&format!("/customers/{id}")).await,

@@ -71,14 +71,14 @@ const CUT: &str = r#"(() => {
     if (outside) cut.push(`${cell.dataset.label ?? cell.tagName}: ${cell.innerText}`);
   }
   for (const box of document.querySelectorAll(".scroll")) {
-    if (box.scrollWidth > box.clientWidth) cut.push("a table must be scrolled sideways");
+    if (box.scrollWidth > box.clientWidth) cut.push("a table requires horizontal scrolling");
   }
   const overflow = document.documentElement.scrollWidth - innerWidth;
   if (overflow > 0) cut.push(`the page is ${overflow} px too wide`);
   return cut;
 })()"#;
 
-/// Returns an expression for whether the first matching element is completely visible without scrolling.
+/// Returns an expression that is true if the first matching element is completely visible without scrolling.
 fn is_in_first_screen(selector: &str) -> String {
     format!(
         "(() => {{ const box = document.querySelector('{selector}').getBoundingClientRect(); \

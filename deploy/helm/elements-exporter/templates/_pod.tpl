@@ -80,7 +80,7 @@ spec:
       # Neither probe calls the API: an API outage does not make a pod unhealthy, and a restart would not help.
       {{- if .Values.web.existingSecret }}
       # The password also protects these paths, and the kubelet does not have it. The health check treats a response that
-      # asks for the password as healthy.
+      # requires the password as healthy.
       livenessProbe:
         exec:
           command:

@@ -103,7 +103,7 @@ async fn run_completes_once() {
 }
 
 #[tokio::test]
-async fn history_revealed_by_a_filter_is_not_newly_completed() {
+async fn runs_revealed_by_a_filter_change_are_not_newly_completed() {
     let row = |end| ended_at(end, Generation::V3);
     let mut customer = Customer::default();
     customer.list(NOW, &[row(NOW - HOUR)]).await;
@@ -125,7 +125,7 @@ async fn history_revealed_by_a_filter_is_not_newly_completed() {
 }
 
 #[tokio::test]
-async fn state_of_an_older_version_starts_the_trail() {
+async fn trail_is_created_after_an_upgrade() {
     let row = |end| ended_at(end, Generation::V3);
     let mut customer = Customer::default();
     customer.list(NOW, &[row(NOW - HOUR)]).await;
@@ -143,5 +143,5 @@ async fn runs_of_a_removed_module_stay_stored() {
     customer.list(NOW + HOUR, &[]).await;
     assert_eq!(customer.stored_runs()[0].runs.len(), 1);
     customer.settings.job_modules = vec![305];
-    assert_eq!(customer.stored_runs(), [], "the run must not be reported");
+    assert_eq!(customer.stored_runs(), [], "the run must not be returned");
 }

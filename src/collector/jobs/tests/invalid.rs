@@ -75,7 +75,7 @@ async fn status_that_is_not_text_is_unknown() {
 }
 
 #[tokio::test]
-async fn years_that_stand_for_no_time_are_absent_times() {
+async fn placeholder_years_count_as_absent_times() {
     let mut row = Kind::WithoutObjects.row(NOW, Generation::V3);
     (row["startTime"], row["endTime"]) = (json!("0001-01-01T00:00:00Z"), json!("1900-01-01T00:00:00Z"));
     let mut customer = Customer::default();
@@ -85,7 +85,7 @@ async fn years_that_stand_for_no_time_are_absent_times() {
 }
 
 #[tokio::test]
-async fn slow_clock_does_not_count_a_run_twice() {
+async fn run_is_counted_once_if_the_clock_is_slow() {
     let mut row = Kind::WithoutObjects.row(NOW, Generation::V3);
     row["lastModifyTime"] = json!(time(NOW + 200));
     let mut customer = Customer::default();
@@ -96,7 +96,7 @@ async fn slow_clock_does_not_count_a_run_twice() {
 }
 
 #[tokio::test]
-async fn invalid_time_is_not_a_run_without_objects() {
+async fn run_with_an_invalid_time_is_not_a_run_without_objects() {
     let mut row = Kind::WithoutObjects.row(NOW, Generation::V3);
     row["endTime"] = json!("soon, at 5");
     let mut customer = Customer::default();

@@ -41,7 +41,7 @@ impl Files {
 
     fn error(&self) -> String {
         let Err(error) = Guard::load(&self.path()) else {
-            panic!("is accepted")
+            panic!("the configuration was accepted")
         };
         error_chain(&error)
     }

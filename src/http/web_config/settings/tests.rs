@@ -55,7 +55,7 @@ fn paths_are_relative_to_the_file() {
     let tls = tls("  client_ca_file: ../ca.pem\n  client_auth_type: RequireAndVerifyClientCert\n");
     let path = |pem_setting: &PemSetting| match &pem_setting.source {
         PemSource::File(path) => path.to_str().unwrap().to_owned(),
-        PemSource::Inline(_) => panic!("is inline"),
+        PemSource::Inline(_) => panic!("the PEM text is inline"),
     };
     assert_eq!(path(&tls.certificate), "/etc/elements/server.pem");
     assert_eq!(path(&tls.key), "/keys/server-key.pem");

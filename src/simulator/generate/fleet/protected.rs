@@ -28,8 +28,8 @@ impl CustomerGenerator<'_> {
         rows
     }
 
-    /// Returns the tenant of each of a module's rows. About a third of the customers have rows per tenant, and a few
-    /// have them only for some modules.
+    /// Returns the tenants of a module's rows, one per row. About a third of the customers have rows per tenant, and a
+    /// few have them only for some modules.
     fn tenants_of(&self, number: u16, tenants: &[Tenant]) -> Vec<Option<String>> {
         let by_tenant = match self.scenario {
             Scenario::Busiest => true,

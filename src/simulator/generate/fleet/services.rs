@@ -1,4 +1,4 @@
-//! Services besides backups that customers pay for, by tenant.
+//! Services other than backups that customers pay for, by tenant.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ impl CustomerGenerator<'_> {
                 status: 7,
                 drifts: if is_drifted { rng.seconds(1, 9) } else { 0 },
                 drifted: is_drifted.then(|| self.ago(DRIFTED_FOR)),
-                // This is before the history that a demo backfills.
+                // This time is before the start of the history that a demo backfills.
                 deployed: Some(self.ago(40 * DAY)),
             }
         });

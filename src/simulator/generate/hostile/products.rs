@@ -124,7 +124,7 @@ impl CustomerGenerator<'_> {
 
     fn fly(&mut self) -> Product {
         let expires = match self.role {
-            // One subscription of a customer has already expired.
+            // This customer's subscription has already expired.
             Role::Failing => self.rules.started.saturating_sub(i64::from(10 * DAY)),
             _ => self.some_day(),
         };

@@ -74,7 +74,7 @@ func (s *Server) accept() {
 	}
 }
 
-// serve handles HTTP without net/http, because net/http reads ahead, and bytes could then not be attributed to requests.
+// serve handles HTTP without net/http, because net/http reads ahead, so bytes could not be attributed to requests.
 func (s *Server) serve(raw net.Conn) {
 	conn := s.clock.Serve(raw)
 	defer conn.Done()

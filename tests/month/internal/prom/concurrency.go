@@ -9,13 +9,13 @@ import (
 	"github.com/prometheus/prometheus/rules"
 )
 
-// concurrency evaluates rules of a group concurrently, unless one reads the series of the other. Prometheus' own
+// concurrency evaluates the rules of a group concurrently, unless one rule reads the series of another. Prometheus' own
 // controller evaluates a rule alone if it both reads another rule and is read by one, which applies to most recording
 // rules.
 type concurrency struct {
 	slots chan struct{}
-	// reads contains the names of the series that each rule reads. An empty name stands for any name. It must be complete
-	// before the first evaluation.
+	// reads contains the names of the series that each rule reads. An empty name stands for any name. The map must be
+	// complete before the first evaluation.
 	reads map[rules.Rule]map[string]bool
 
 	mu      sync.Mutex
@@ -48,7 +48,7 @@ func (c *concurrency) SplitGroupIntoBatches(_ context.Context, g *rules.Group) [
 	return batches
 }
 
-// split puts each rule in the batch after that of the last preceding rule that it depends on, or that depends on it.
+// split puts each rule in the first batch after all preceding rules that it depends on, or that depend on it.
 func (c *concurrency) split(all []rules.Rule) []rules.ConcurrentRules {
 	var batches []rules.ConcurrentRules
 	for i, r := range all {

@@ -155,7 +155,7 @@ func (e *Engine) recordReads(r rules.Rule) map[string]bool {
 	return names
 }
 
-// buildStages creates a stage for each recording group, in order of the names, and then one stage for all alerting
+// buildStages creates a stage for each recording group, in alphabetical order, and then one stage for all alerting
 // groups. The groups of a stage run in parallel.
 func (e *Engine) buildStages(groups []*rules.Group) {
 	slices.SortFunc(groups, func(a, b *rules.Group) int { return strings.Compare(a.Name(), b.Name()) })
@@ -198,7 +198,7 @@ func (e *Engine) Evaluate(now time.Time) {
 // Start begins an evaluation. Until it has ended, no series may be written.
 func (e *Engine) Start(now time.Time) { e.running.Go(func() { e.Evaluate(now) }) }
 
-// Wait waits for the end of the evaluation.
+// Wait waits until the evaluation has ended.
 func (e *Engine) Wait() { e.running.Wait() }
 
 // Unhealthy returns the rules whose last evaluation failed.

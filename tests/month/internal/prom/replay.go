@@ -32,7 +32,7 @@ type replay struct {
 	after  func(time.Time) error
 }
 
-// Replay evaluates the rules with the scrapes in a log. Following each evaluation, it calls after.
+// Replay evaluates the rules with the scrapes in a log, and calls after once each evaluation has ended.
 func (e *Engine) Replay(path string, after func(time.Time) error) error {
 	file, err := os.Open(path)
 	if err != nil {

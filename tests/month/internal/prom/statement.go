@@ -50,7 +50,7 @@ func (loader) Parse(query string) (parser.Expr, error) {
 	return &statement{Expr: expr, text: expr.String()}, nil
 }
 
-// AnalyseRules implements rules.RuleDependencyController. The type concurrency knows the dependencies between rules.
+// AnalyseRules implements rules.RuleDependencyController. The type concurrency tracks the dependencies between rules.
 func (loader) AnalyseRules([]rules.Rule) {}
 
 // queries is a promql.QueryEngine that parses each query only once.
@@ -83,7 +83,7 @@ type reusedQuery struct {
 	owner *queries
 }
 
-// reset prepares the next execution. It drops the series of the last one.
+// reset prepares the next execution. It drops the series of the previous execution.
 func (q *reusedQuery) reset(at time.Time) {
 	s := q.Statement().(*parser.EvalStmt)
 	s.Start, s.End = at, at

@@ -177,9 +177,9 @@ func explainBackup(name string, m *Module, at int64, near string) (verdict, stri
 			return isFalse, name + ": no restore point" + near
 		}
 		if time.Duration(at-s.restorePoint)*time.Second < limit {
-			return isFalse, name + ": objective not missed" + near
+			return isFalse, name + ": RPO not exceeded" + near
 		}
-		return isMinor, fmt.Sprintf("%s: objective missed, %s%s", name, s.why(), near)
+		return isMinor, fmt.Sprintf("%s: RPO exceeded, %s%s", name, s.why(), near)
 	case strings.Contains(name, "FailingRepeatedly"):
 		if s.failures >= 3 {
 			return isMinor, name + ": failed by chance" + near
@@ -208,7 +208,7 @@ func explainBackup(name string, m *Module, at int64, near string) (verdict, stri
 	return isFalse, name + ": not true" + near
 }
 
-// moduleState is the state of a module at a time.
+// moduleState is the state of a module at a given time.
 type moduleState struct {
 	restorePoint    int64
 	failures, skips int

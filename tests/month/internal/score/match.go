@@ -22,8 +22,8 @@ const (
 // period.
 const defaultGrace = 2 * time.Hour
 
-// matching returns the incidents to which an alert may refer at a time, closest first. An alert refers to an incident
-// that expects its name and affects the objects in its labels.
+// matching returns the incidents to which an alert may refer at a given time, closest first. An alert refers to an
+// incident that expects its name and affects the objects in its labels.
 func (r *run) matching(labels map[string]string, at int64) []*world.Incident {
 	var found []*world.Incident
 	for _, i := range r.truth.Incidents {

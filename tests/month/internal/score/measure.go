@@ -180,8 +180,8 @@ func modulesOf(i *world.Incident) string {
 	return strings.Join(names, ", ")
 }
 
-// blindTime returns the time without data between the start of an incident and its time limit. Time without data also
-// extends the time limit.
+// blindTime returns the time without data between the start of an incident and its time limit. This time
+// extends the limit, so time without data during the extension counts as well.
 func (r *run) blindTime(i *world.Incident) time.Duration {
 	var blind time.Duration
 	for {

@@ -132,7 +132,7 @@ func (s *Score) printKinds(b *strings.Builder) {
 }
 
 func (s *Score) printReceivers(b *strings.Builder) {
-	b.WriteString("\nPrecision by receiver, new information only (strict: an incident, reported once)\n")
+	b.WriteString("\nPrecision by receiver, new information only (strict: first reports of incidents)\n")
 	table(b, func(w io.Writer) {
 		fmt.Fprintln(w, "  receiver\tstrict\tlenient\tfirst\tagain\tminor\tfalse")
 		for _, r := range s.Receivers {

@@ -19,7 +19,7 @@ const (
 	ReceiversFile     = "receivers.json"
 )
 
-// Truth contains the events in a world on which scores depend.
+// Truth contains the events of a world that affect scores.
 type Truth struct {
 	Start     time.Time         `json:"start"`
 	End       time.Time         `json:"end"`
@@ -55,7 +55,7 @@ type Scan struct {
 	End     int64  `json:"end"`
 }
 
-// License is the end of a subscription, to backups or anything else.
+// License is the end of a subscription to backups or to another service.
 type License struct {
 	Customer string `json:"customer"`
 	Service  string `json:"service"`

@@ -69,7 +69,7 @@ func (f *fleet) restart(x *exporter, losesState bool) error {
 	return f.relaunch(x)
 }
 
-// replace deploys the successor of an exporter, with another instance label. Both run concurrently for some time.
+// replace deploys the successor of an exporter, with a different instance label. Both run concurrently for some time.
 func (f *fleet) replace(x *exporter, host string) error {
 	old := *x
 	x.deploy++ // two exporters must not share a state file
@@ -89,7 +89,7 @@ func (f *fleet) replace(x *exporter, host string) error {
 	return nil
 }
 
-// renew configures a later expiry of the credential in all exporters.
+// renew sets a later expiry of the credential in the configuration of all exporters.
 func (f *fleet) renew() error {
 	f.expires = f.clock.Now().Add(renewedLifetime)
 	var err error

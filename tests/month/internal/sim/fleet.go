@@ -172,7 +172,7 @@ type targetGroup struct {
 }
 
 // discover fetches the targets from the exporter's service discovery. The clock need not move in the meantime, because
-// the response depends on no timer.
+// the response does not depend on a timer.
 func (f *fleet) discover(x *exporter) ([]targetGroup, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(network, address string) (net.Conn, error) {
 		conn, err := net.Dial(network, address)

@@ -58,7 +58,7 @@ type Clock struct {
 }
 
 // New returns a clock that starts at start. While there are no requests, it moves by at least minJump, so the
-// exporters' timers may be late by up to that time.
+// exporters' timers may be late by up to minJump.
 func New(start time.Time, minJump time.Duration) *Clock {
 	return &Clock{now: start.UnixNano(), minJump: int64(minJump)}
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Limits in real time for how the driver waits until exporters are idle.
+// Real-time limits that apply while the driver waits until exporters are idle.
 const (
 	// spins is the number of checks without a pause. Most waits are shorter than the shortest sleep.
 	spins = 2000

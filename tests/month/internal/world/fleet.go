@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// zones are the time zones of customers. Zones that are repeated occur more often.
+// zones are the time zones of customers. Repeated zones are chosen more often.
 var zones = []string{"Europe/Berlin", "Europe/Berlin", "Europe/Amsterdam", "Europe/London", "America/New_York", "America/New_York", "America/Chicago", "Asia/Tokyo", "UTC"}
 
 // Span is the size of a world.

@@ -138,7 +138,7 @@ type effectSpan struct {
 
 type effectList []effectSpan
 
-// at returns the effect with this name that is active at a time.
+// at returns the effect with this name that is active at a given time.
 func (l effectList) at(name string, t time.Time) (effectSpan, bool) {
 	for _, e := range l {
 		if e.name == name && !t.Before(e.from) && t.Before(e.to) {

@@ -123,7 +123,7 @@ func (w *World) add(i *Incident) {
 	w.Incidents = append(w.Incidents, i)
 }
 
-// timetable keeps incidents that affect the whole fleet apart.
+// timetable ensures a gap between incidents that affect the whole fleet.
 type timetable struct {
 	from, to time.Time
 	reserved [][2]time.Time

@@ -3,7 +3,8 @@ package world
 import "time"
 
 const (
-	// licenseWarning and credentialWarning are how long before the end of a subscription or a credential an alert is due.
+	// licenseWarning and credentialWarning are the times before the expiry of a subscription or a credential at which
+	// an alert is due.
 	licenseWarning    = 30 * day
 	credentialWarning = 30 * day
 	// partialFrom is the share of failed objects above which an alert is due.
@@ -14,8 +15,8 @@ const (
 	unusedBelow = 0.8
 )
 
-// addStanding adds incidents that follow from the world itself: subscriptions and credentials that end soon, and
-// problems that exist all the time.
+// addStanding adds incidents that follow from the world itself: subscriptions and credentials that expire soon,
+// and problems that are always present.
 func (w *World) addStanding() {
 	for _, c := range w.Customers {
 		w.addLicenseIncidents(c)
