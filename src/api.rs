@@ -28,7 +28,7 @@ pub use request_id::RequestId;
 pub use rows::{MAX_LIST_BYTES, MAX_LIST_ROWS};
 
 pub use crate::domain::Generation;
-use crate::domain::counted;
+use crate::domain::{counted, labelled};
 
 /// A client for one API version. Each collector matches on it to support both versions.
 #[derive(Clone, Debug)]
@@ -73,88 +73,44 @@ impl Api {
     }
 }
 
-/// An API resource, with the same name in both API versions. The name is the value of the label `endpoint`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Endpoint {
-    /// The token endpoint.
-    Token,
-    /// All customers.
-    Customers,
-    /// One customer.
-    Customer,
-    /// Subscriptions of all customers.
-    Licenses,
-    /// Subscriptions of one customer.
-    License,
-    /// Job runs of a customer.
-    Jobs,
-    /// Protected data of a customer.
-    Protected,
-    /// Scan profiles of a customer.
-    ScanProfiles,
-    /// One scan profile.
-    ScanProfile,
-    /// Counts in the daily scan report. In API v3, the report includes the objects.
-    ScanChanges,
-    /// Objects in the daily scan report; API v1 only.
-    ScanChangeObjects,
-    /// The objects in a job report.
-    JobReport,
-    /// Seats per tenant.
-    TenantSeats,
-    /// The users of a tenant.
-    Users,
-    /// Consent to a product's apps.
-    AppConsent,
-    /// Signs of ransomware in a tenant.
-    Ransomware,
-    /// Baselines of all tenants.
-    Baselines,
-}
-
-impl Endpoint {
-    /// All endpoints, for tables and checks.
-    pub const ALL: [Self; 17] = [
-        Self::Token,
-        Self::Customers,
-        Self::Customer,
-        Self::Licenses,
-        Self::License,
-        Self::Jobs,
-        Self::Protected,
-        Self::ScanProfiles,
-        Self::ScanProfile,
-        Self::ScanChanges,
-        Self::ScanChangeObjects,
-        Self::JobReport,
-        Self::TenantSeats,
-        Self::Users,
-        Self::AppConsent,
-        Self::Ransomware,
-        Self::Baselines,
-    ];
-
-    /// Returns the value of the label `endpoint`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Customers => "customers",
-            Self::Customer => "customer",
-            Self::Licenses => "licenses",
-            Self::License => "license",
-            Self::Jobs => "jobs",
-            Self::Protected => "protected",
-            Self::ScanProfiles => "scan_profiles",
-            Self::ScanProfile => "scan_profile",
-            Self::ScanChanges => "scan_changes",
-            Self::ScanChangeObjects => "scan_change_objects",
-            Self::JobReport => "job_report",
-            Self::TenantSeats => "tenant_seats",
-            Self::Users => "users",
-            Self::AppConsent => "app_consent",
-            Self::Ransomware => "ransomware",
-            Self::Baselines => "baselines",
-        }
+labelled! {
+    /// An API resource, with the same name in both API versions. The name is the value of the label `endpoint`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum Endpoint, as_str {
+        /// The token endpoint.
+        Token => "token",
+        /// All customers.
+        Customers => "customers",
+        /// One customer.
+        Customer => "customer",
+        /// Subscriptions of all customers.
+        Licenses => "licenses",
+        /// Subscriptions of one customer.
+        License => "license",
+        /// Job runs of a customer.
+        Jobs => "jobs",
+        /// Protected data of a customer.
+        Protected => "protected",
+        /// Scan profiles of a customer.
+        ScanProfiles => "scan_profiles",
+        /// One scan profile.
+        ScanProfile => "scan_profile",
+        /// Counts in the daily scan report. In API v3, the report includes the objects.
+        ScanChanges => "scan_changes",
+        /// Objects in the daily scan report; API v1 only.
+        ScanChangeObjects => "scan_change_objects",
+        /// The objects in a job report.
+        JobReport => "job_report",
+        /// Seats per tenant.
+        TenantSeats => "tenant_seats",
+        /// The users of a tenant.
+        Users => "users",
+        /// Consent to a product's apps.
+        AppConsent => "app_consent",
+        /// Signs of ransomware in a tenant.
+        Ransomware => "ransomware",
+        /// Baselines of all tenants.
+        Baselines => "baselines",
     }
 }
 
@@ -164,8 +120,8 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// Maximum number of attempts to fetch a list if its total does not match its number of rows. Rows can be added or
-/// removed between the requests for two pages, but this rarely happens in two consecutive attempts.
+/// Maximum number of times that a list is fetched if rows are missing or repeated. Rows can be added or removed between
+/// the requests for two pages, but this rarely happens twice in a row.
 const LIST_ATTEMPTS: usize = 2;
 
 /// Reports the number of rows in a list to the observer, and returns the rows. `request_id` is the id of the latest
@@ -188,7 +144,7 @@ fn report_rows<R>(
 pub trait Observer: std::fmt::Debug + Send + Sync {
     /// An attempt ended with this status, or without a response (`None`).
     fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration);
-    /// An attempt is about to be retried.
+    /// A request is about to be retried.
     fn retry(&self, endpoint: Endpoint);
     /// The API throttled a request.
     fn throttled(&self, endpoint: Endpoint);
@@ -259,11 +215,11 @@ pub enum Error {
     /// The proxy is unreachable or rejected the request.
     #[error("cannot connect through the proxy")]
     Proxy(#[source] reqwest::Error),
-    /// The whole request exceeded `api.timeout`.
+    /// An attempt took longer than `api.timeout`.
     #[error("no complete response within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// The connection broke, or the body ended early.
-    #[error("the response was truncated")]
+    #[error("the connection broke before the response was complete")]
     Interrupted(#[source] reqwest::Error),
     /// A response body, or all pages of a list together, exceeded the size limit.
     #[error("the response exceeds {0} bytes")]
@@ -289,8 +245,8 @@ pub enum Error {
     /// A list is incomplete.
     #[error("incomplete list: {0}")]
     Incomplete(&'static str),
-    /// A link in the response points to another scheme, host or port.
-    #[error("the next page has a different origin; not followed")]
+    /// A link in the response is invalid, contains credentials, or points to another scheme, host or port.
+    #[error("the link to the next page does not point to the API; not followed")]
     ForeignLink,
     /// An id in the response cannot be used in a URL path.
     #[error("the response contains an id that is not valid in a URL path")]
@@ -332,7 +288,7 @@ impl Error {
         }
     }
 
-    /// Returns whether the API denied access.
+    /// Returns whether the API rejected the request with status 403.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Status(403))
     }

@@ -332,7 +332,7 @@ fn parse_telemetry_path(text: &str) -> Result<String, String> {
     if !is_path(text) {
         Err("expected a path that starts with /, such as /metrics".to_owned())
     } else if is_reserved(text) {
-        Err("the exporter serves another page at this path".to_owned())
+        Err("the exporter serves other pages at this path; expected another path, such as /metrics".to_owned())
     } else {
         Ok(text.to_owned())
     }

@@ -38,10 +38,10 @@ use crate::domain::{
     AttributeTable, Attributes, CustomerId, Gigabyte, HealthSummary, ModuleHealth, Objectives, Pattern, TenantId,
     Timestamp,
 };
-use crate::exposition::{ExcludedMetrics, ShapeMetrics, ShapeTable, Table};
+use crate::exposition::{ExcludedMetrics, ShapeSink, Table};
 use rows::{
-    CustomerList, Held, float, hold_known, keep_missing, not_in_future, only_requested, read_rows, signed_float,
-    split_rows, yield_at,
+    CustomerList, float, hold_known, keep_missing, not_in_future, only_requested, read_rows, signed_float, split_rows,
+    yield_at,
 };
 
 pub use customers::Customer;
@@ -123,8 +123,8 @@ impl Target {
 /// The kind of target that a collector polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
-    /// All customers in one poll. The customers are polled separately if the API denies the list, or if API v1 cannot
-    /// filter the list by the configured customers.
+    /// All customers in one poll. The customers are polled separately if the list is forbidden. They are also polled
+    /// separately if they are configured by id and API v1 is used, because API v1 cannot filter the list.
     Partner,
     /// Each customer in its own poll.
     Customer,
@@ -356,8 +356,8 @@ pub trait Collector: 'static {
     const AFTER: Option<CollectorId> = None;
     /// Type of the targets.
     type Target: PollTarget;
-    /// Type of a customer's record.
-    type Record: Serialize + DeserializeOwned + fmt::Debug + Send + Sync + 'static;
+    /// Type of a customer's record. Its default value is an empty record.
+    type Record: Default + Serialize + DeserializeOwned + fmt::Debug + Send + Sync + 'static;
 
     /// Polls a target. `previous` is the customer's last record; `None` for the partner.
     fn poll(
@@ -379,8 +379,8 @@ pub trait Collector: 'static {
         let _ = (record, previous, organization);
     }
 
-    /// Splits a record into the rows of the latest response and the rows held from earlier responses. Returns `None` if
-    /// no rows are held.
+    /// Splits a record into the rows of the latest response and the rows carried over from earlier responses. Returns
+    /// `None` if all rows are fresh.
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         let _ = record;
         None
@@ -411,11 +411,8 @@ pub trait Collector: 'static {
         false
     }
 
-    /// Returns the metrics of each shape, in the order of [`Collector::tables`].
-    fn metrics() -> Vec<ShapeMetrics>;
-
-    /// Renders a record as one table per shape.
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable>;
+    /// Adds the shapes of a record with their rows. The shapes are the same for every record, even an empty one.
+    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink);
 
     /// Returns the health of the modules in a record; none by default.
     fn modules(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
@@ -452,7 +449,7 @@ pub struct RenderedRecord {
     pub record: Arc<dyn Record>,
     /// Samples, one table per shape.
     pub tables: Arc<[Table]>,
-    /// Samples of the rows held from earlier responses, in the same order; empty if no rows are held.
+    /// Samples of the rows carried over from earlier responses, in the same order; empty if there are none.
     pub held: Arc<[Table]>,
     /// Health of the modules; `None` for a record without modules.
     pub health: Option<Arc<HealthSummary>>,

@@ -94,7 +94,7 @@ pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString
 }
 
 impl Config {
-    /// Returns the files that a reload reads besides the configuration file.
+    /// Returns the files, besides the configuration file, whose changes require a reload.
     pub fn reloaded_files(&self) -> Vec<PathBuf> {
         self.api.ca_file.iter().cloned().collect()
     }

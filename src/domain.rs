@@ -11,6 +11,7 @@ mod customer_filter;
 mod generation;
 mod health;
 mod history;
+mod labelled;
 mod module;
 mod objective;
 mod pattern;
@@ -31,6 +32,7 @@ pub use customer_filter::CustomerFilter;
 pub use generation::{Generation, GenerationChoice};
 pub use health::{HealthSummary, ModuleHealth, ModuleState, RunSummary};
 pub use history::{History, HistoryUpdate};
+pub(crate) use labelled::labelled;
 pub use module::{
     ModuleKey, NO_MODULE, Named, baseline_status, is_housekeeping, module, module_number, object_type, report_status,
     report_statuses, scan_of_service, scanned_service, seat_service, seat_services, service, service_number,

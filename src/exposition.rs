@@ -16,6 +16,6 @@ pub use render::{
     shape_columns, write_sample,
 };
 pub use table::{
-    Column, Label, Shape, ShapeMetrics, ShapeTable, Table, column, counter, exact, gauge, info, label, timestamp,
-    write_label,
+    Column, CustomerTables, Label, Shape, ShapeMetrics, ShapeSink, ShapeTable, Table, column, counter, exact, gauge,
+    info, label, timestamp, write_label,
 };

@@ -274,7 +274,7 @@ async fn reload(State(site): State<Arc<Site>>, caller: Option<Extension<Caller>>
         Ok(()) => (StatusCode::OK, "Configuration reloaded.\n").into_response(),
         Err(message) => (
             StatusCode::INTERNAL_SERVER_ERROR,
-            format!("Reload failed; keeping the previous configuration: {message}\n"),
+            format!("Reload failed; the previous configuration stays in effect. Error: {message}\n"),
         )
             .into_response(),
     }

@@ -1,8 +1,8 @@
 //! A Prometheus exporter for AvePoint Elements.
 //!
-//! Data flows one way: [`api`] → [`collector`] → [`schedule`] → [`store`] → [`scrape`] and [`status`] → [`http`]. [`app`]
-//! reads [`config`] and connects these modules. `docs/architecture.md` follows one poll through the modules, and lists
-//! their imports and the invariants.
+//! Data flows one way: [`api`] → [`collector`] → [`schedule`] → [`store`] → [`scrape`] and [`status`] → [`http`].
+//! [`app`] reads [`config`] and connects these modules. `docs/architecture.md` follows one poll through the modules,
+//! and lists their imports and the invariants.
 //!
 //! The modules in reading order:
 //!

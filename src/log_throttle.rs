@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Pause after the first line of a kind; each later pause is twice as long.
+/// Pause after the first line of a kind. Each later pause is twice as long as the one before it, up to [`MAX_PAUSE`].
 const INITIAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Longest pause: in a long outage, a line is logged once an hour.

@@ -74,7 +74,7 @@ pub struct ScheduleConfig {
     /// The customers to poll, if the configuration lists all of them by id; otherwise empty.
     pub customer_ids: Vec<CustomerId>,
     /// All customers that the configuration lists by id, even if it also contains patterns. These customers are polled
-    /// separately if the API denies the list of all customers.
+    /// separately if the list of all customers is forbidden.
     pub fallback_ids: Vec<CustomerId>,
     /// Maximum number of concurrent polls.
     pub max_concurrency: usize,
@@ -200,7 +200,7 @@ impl Scheduler {
     fn handle_token_recovery(&mut self) {
         let may_request_token = self.config.client.transport().tokens().may_have_recovered();
         if may_request_token && !self.may_request_token {
-            self.bring_forward_customers();
+            self.poll_all_again(CollectorId::CUSTOMERS);
             self.bring_forward_failed();
         }
         self.may_request_token = may_request_token;
@@ -261,7 +261,7 @@ impl Scheduler {
             }
             Some(Step::Forward) => {
                 warn!("the wall clock was set forward, or the machine was suspended");
-                self.bring_forward_customers();
+                self.poll_all_again(CollectorId::CUSTOMERS);
             }
         }
     }

@@ -5,8 +5,8 @@
 //!
 //! # Time
 //!
-//! Timestamps come from the wall clock or from [`Clock::Manual`]. [`Settings::speed`] compresses the schedules by which
-//! backups and scans run, and customers join and leave: at speed 60, a daily backup runs every 24 minutes, and a
+//! Timestamps come from the wall clock or from [`Clock::Manual`]. [`Settings::speed`] compresses the schedules of
+//! backups, of scans, and of customers that join and leave: at speed 60, a daily backup runs every 24 minutes, and a
 //! 30-minute run takes 30 seconds. There is no background task; each request first advances the world to the current
 //! time. A run depends only on the seed and its slot, so two worlds with the same seed are equal.
 //!
@@ -33,7 +33,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::StatusCode;
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,7 +44,6 @@ mod faults;
 mod generate;
 mod incidents;
 mod latency;
-mod limiter;
 mod names;
 mod oauth;
 mod response;
@@ -65,7 +63,6 @@ mod world;
 pub use customer::{Customer, Module, Product, ProtectedRow, Tenant};
 pub use faults::{Fault, FaultKind};
 pub use latency::Latency;
-use limiter::Limiter;
 use oauth::Registration;
 use response::{ApiResponse, Call};
 use rng::SeededRng;
@@ -112,8 +109,6 @@ pub struct Settings {
     pub v1_page_size: Option<usize>,
     /// Runs that are listed per module. Default: only the newest.
     pub history: History,
-    /// Maximum number of requests per second to the whole host. Further requests get status 429. Default: no limit.
-    pub rate_limit: Option<f64>,
     /// Whether names, dates and sizes are hard to parse, and the world contains every module in the reference. Default:
     /// false.
     pub hostile: bool,
@@ -143,7 +138,7 @@ pub enum History {
 }
 
 /// A request that the simulated partner has received.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// HTTP method.
     pub method: String,
@@ -158,7 +153,6 @@ pub struct Request {
     /// Status of the response; 0 if there was none.
     pub status: u16,
     /// Time of the response.
-    #[serde(skip)]
     pub at: Instant,
 }
 
@@ -179,7 +173,6 @@ struct State {
     clock: Clock,
     history: History,
     v1_page_size: Option<usize>,
-    limiter: Option<Limiter>,
     latency: Latency,
     token_url: String,
     world: World,
@@ -216,7 +209,6 @@ impl Default for Settings {
             token_lifetime: Duration::from_secs(3600),
             v1_page_size: None,
             history: History::Newest,
-            rate_limit: None,
             hostile: false,
             latency: Latency::None,
             scenarios_from: None,
@@ -354,7 +346,6 @@ impl State {
             clock: settings.clock,
             history: settings.history,
             v1_page_size: settings.v1_page_size,
-            limiter: settings.rate_limit.map(Limiter::new),
             latency: settings.latency,
             token_url,
             world: World::new(settings, settings.clock.now()),
@@ -385,15 +376,10 @@ impl State {
         if call.path == TOKEN_PATH {
             self.registration.requests += 1;
         }
-        let (response, fault) = if self.limiter.as_mut().is_some_and(Limiter::is_exhausted) {
-            (throttled(), None)
-        } else {
-            let fault = faults::pick(&mut self.faults, &call.method, &call.path, &mut self.rng);
-            let response = match fault.clone() {
-                None => self.correct_response(call, false),
-                Some(kind) => kind.apply(|ignore_paging| self.correct_response(call, ignore_paging)),
-            };
-            (response, fault)
+        let fault = faults::pick(&mut self.faults, &call.method, &call.path, &mut self.rng);
+        let response = match fault.clone() {
+            None => self.correct_response(call, false),
+            Some(kind) => kind.apply(|ignore_paging| self.correct_response(call, ignore_paging)),
         };
         let latency = self.latency.pause(&call.path, &response);
         let delivery = faults::Delivery { fault, latency };
@@ -478,10 +464,6 @@ impl Clock {
                 .unwrap_or(0),
         }
     }
-}
-
-fn throttled() -> ApiResponse {
-    ApiResponse::error(StatusCode::TOO_MANY_REQUESTS, "too many requests").with_header("retry-after", "1")
 }
 
 /// Returns the URL of the simulator. An unspecified address is replaced with the loopback address.

@@ -154,7 +154,8 @@ impl Store {
         lock(&self.inner).collected.get(collector).permitted
     }
 
-    /// Stores the names of listed customers that the filters exclude. The names in a complete list replace the others.
+    /// Stores the names of listed customers that the filters exclude. If the list is complete, its names replace all
+    /// earlier names.
     pub fn set_excluded_names(&self, names: BTreeMap<CustomerId, Arc<str>>, complete: bool) {
         let mut inner = lock(&self.inner);
         let named = names.into_iter().filter(|(_, name)| !name.is_empty());

@@ -56,7 +56,7 @@ struct Page<'a> {
     value: Option<Vec<Row<'a>>>,
 }
 
-/// Fetches every page that the exporter requested from the stub, and exits.
+/// Fetches every page that the exporter requested from the stub, and prints the CPU time in seconds.
 pub fn run(address: &str, _customers: usize, concurrency: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -101,7 +101,7 @@ pub fn scrape(store: &Arc<Store>) -> Scrape {
     Scrape::new(Arc::clone(store), Arc::new(Health::new()), Arc::default())
 }
 
-/// Returns a store with the tables.
+/// Returns a store with the tables of all customers.
 pub fn store() -> Arc<Store> {
     let hour = Duration::from_secs(3600);
     let plan = Plan {

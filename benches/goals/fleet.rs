@@ -1,7 +1,7 @@
 //! Response times of the dashboards with a thousand and with ten thousand customers. Every query of every panel is
 //! measured, for all customers or, on the customer dashboard, for one customer. The fleet dashboard is also measured
-//! while the Prometheus server scrapes the exporter and evaluates the shipped rules. The goal applies to the time without
-//! this load, because the time with it depends on whether the server has cores to spare.
+//! while the Prometheus server scrapes the exporter and evaluates the shipped rules. The goal applies to the time
+//! without this load, because the time with it depends on whether the server has cores to spare.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -175,8 +175,8 @@ impl Prometheus {
         }
     }
 
-    /// Backfills recorded series about all customers: thirty days of the series in [`LONG`], and two days of all
-    /// others.
+    /// Backfills recorded series that aggregate all customers: thirty days of the series in [`LONG`], and two days of
+    /// all others.
     fn backfill_history(&self) {
         let now = unix_seconds();
         let file = self.directory.path().join("history");

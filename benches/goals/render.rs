@@ -112,13 +112,13 @@ pub fn run() {
         ratio(of_collector, floor),
     );
     print_line(
-        "rendering, ?customer_id= of each of 1000 customers",
+        "rendering, ?customer_id= for each of 1000 customers",
         one_by_one,
         "memcpy",
         ratio(one_by_one, floor),
     );
     print_line(
-        "publishing one customer of 1000 series",
+        "publishing one customer with 1000 series",
         publish,
         "memcpy",
         ratio(publish, floor),

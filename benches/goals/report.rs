@@ -44,7 +44,7 @@ pub fn print_goal(name: &str, value: f64, maximum: f64) {
     println!("GOAL {name}: {value:.3} (at most {maximum:.3}) — {met}");
 }
 
-/// Returns a field of `/proc/PID/status` in bytes, such as `VmHWM`.
+/// Returns a field of `/proc/PID/status`, such as `VmHWM`, in bytes.
 pub fn status_bytes(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();

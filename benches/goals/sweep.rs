@@ -44,7 +44,7 @@ pub fn run() {
     let (requests, elapsed) = requests_and_duration(&stub);
     let floor = requests as f64 * LATENCY.as_secs_f64() / CONCURRENCY as f64;
     println!(
-        "{customers} customers, {requests} requests of {LATENCY:?}, {CONCURRENCY} in parallel: {elapsed:.1} s; latency alone: {floor:.1} s"
+        "{customers} customers, {requests} requests with a latency of {LATENCY:?}, {CONCURRENCY} in parallel: {elapsed:.1} s; latency alone: {floor:.1} s"
     );
     println!(
         "mean request duration, measured by the exporter: {:.1} ms",

@@ -30,7 +30,11 @@ pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
             help = Some(name.to_owned());
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').expect("TYPE has a type");
-            assert_eq!(help.take().as_deref(), Some(name), "HELP and TYPE belong together");
+            assert_eq!(
+                help.take().as_deref(),
+                Some(name),
+                "HELP and TYPE must belong to the same family"
+            );
             assert!(families.insert(name.to_owned()), "{name} is declared twice");
             let kinds: &[&str] = if openmetrics {
                 &["gauge", "counter", "info"]
@@ -41,7 +45,7 @@ pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
             family = Some((name.to_owned(), kind.to_owned()));
         } else {
             let sample = parse_sample(line);
-            let (name, kind) = family.as_ref().expect("a sample after its family");
+            let (name, kind) = family.as_ref().expect("a sample must follow its family");
             let expected = match (openmetrics, kind.as_str()) {
                 (true, "counter") => format!("{name}_total"),
                 (true, "info") => format!("{name}_info"),
@@ -74,12 +78,12 @@ fn parse_sample(line: &str) -> Sample {
             expect(&chars, &mut at, '"', line);
             let mut value = String::new();
             loop {
-                let next = *chars.get(at).expect("a label value ends");
+                let next = *chars.get(at).expect("a label value must end with a quote");
                 at += 1;
                 match next {
                     '"' => break,
                     '\\' => {
-                        let escaped = *chars.get(at).expect("a character after a backslash");
+                        let escaped = *chars.get(at).expect("a character must follow a backslash");
                         at += 1;
                         value.push(match escaped {
                             'n' => '\n',
@@ -116,11 +120,14 @@ fn parse_name(text: &[char], at: &mut usize) -> String {
         *at += 1;
     }
     let name: String = text.get(start..*at).unwrap_or_default().iter().collect();
-    assert!(name.starts_with(|c: char| c.is_ascii_alphabetic()), "a name: {name:?}");
+    assert!(
+        name.starts_with(|c: char| c.is_ascii_alphabetic()),
+        "invalid name {name:?}"
+    );
     name
 }
 
 fn expect(text: &[char], at: &mut usize, expected: char, line: &str) {
-    assert_eq!(text.get(*at), Some(&expected), "at {at} of {line:?}");
+    assert_eq!(text.get(*at), Some(&expected), "at character {at} of {line:?}");
     *at += 1;
 }

@@ -104,7 +104,7 @@ pub fn check(data: &[u8]) {
         .collect();
     script.lock().expect("not poisoned").repeat();
     let second = poll(Arc::new(PreviousRecords::new(descriptor, records, &context)))
-        .expect("the same responses are parsed again");
+        .expect("the same responses must be parsed again");
     assert_eq!(
         render(descriptor, rendered(&second).iter(), Format::Text),
         text,
@@ -145,7 +145,7 @@ impl ScriptedApi {
     }
 }
 
-/// Records of the previous poll, and records of other collectors, with two tenants and two failed runs.
+/// Records of the previous poll, and records of other collectors, with two tenants and one failed run.
 #[derive(Debug)]
 struct PreviousRecords {
     own: &'static str,

@@ -77,7 +77,7 @@ fn check_capacity(used: &str, purchased: &str) {
         let parsed = parsed
             .ok()
             .flatten()
-            .unwrap_or_else(|| panic!("{used:?} of {purchased:?}"));
+            .unwrap_or_else(|| panic!("{used:?}/{purchased:?} was not parsed"));
         assert_eq!(
             (parsed.used, parsed.purchased),
             (Some(left), Some(right)),

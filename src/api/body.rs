@@ -9,7 +9,7 @@ const MAX_DEPTH: usize = 64;
 /// Length of an escaped UTF-16 code unit, such as `\ud83d`.
 const ESCAPE_BYTES: usize = 6;
 
-/// Returns the JSON of a body without its byte order mark and surrounding white space. Replaces lone surrogates with
+/// Returns the JSON of a body without its byte order mark or surrounding white space. Replaces lone surrogates with
 /// U+FFFD, because the parser would reject a row that contains them.
 ///
 /// # Errors
@@ -18,7 +18,7 @@ pub(super) fn json(body: &mut [u8]) -> Result<&[u8], Error> {
     replace_lone_surrogates(body);
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii();
     if is_too_deep(body) {
-        return Err(Error::Decode("JSON nested at most 64 levels deep"));
+        return Err(Error::Decode("JSON with at most 64 levels of nesting"));
     }
     Ok(body)
 }

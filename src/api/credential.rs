@@ -202,11 +202,11 @@ pub enum CredentialError {
         source: x509_parser::error::PEMError,
     },
     /// The file is neither PFX nor PEM.
-    #[error("{0} is not a certificate: expected a PFX archive, or PEM with a CERTIFICATE block")]
+    #[error("{0} is not a certificate: expected a PFX archive, or a PEM file with a CERTIFICATE block")]
     NotCertificate(PathBuf),
     /// A PFX archive cannot be read for a reason other than its password.
     #[error(
-        "cannot read the PFX archive {path}: convert it with `openssl pkcs12 -in ARCHIVE -nodes -out PEM` and use the PEM"
+        "cannot read the PFX archive {path}: convert it with `openssl pkcs12 -in ARCHIVE -nodes -out FILE` and use FILE"
     )]
     UnreadableArchive {
         /// Path of the file.
@@ -218,10 +218,10 @@ pub enum CredentialError {
     #[error("{0} is a PFX archive, which contains its key: remove auth.private_key_file")]
     KeyBesideArchive(PathBuf),
     /// The file is encrypted, and no password is configured.
-    #[error("{0} is encrypted: configure its password")]
+    #[error("{0} is encrypted: set auth.certificate_password or auth.certificate_password_file")]
     PasswordMissing(PathBuf),
     /// The configured password does not decrypt the file.
-    #[error("wrong password for {0}: check the certificate password")]
+    #[error("wrong password for {0}: check auth.certificate_password or auth.certificate_password_file")]
     WrongPassword(PathBuf),
     /// The encryption of the key is not supported.
     #[error(
@@ -232,7 +232,7 @@ pub enum CredentialError {
     #[error("{0} contains no private key: set auth.private_key_file, or export the certificate with its key")]
     NoPrivateKey(PathBuf),
     /// The key or certificate does not use RSA.
-    #[error("{0} is not an RSA certificate: create an RSA certificate of 2048 bits or more")]
+    #[error("{0} does not use RSA: create an RSA certificate with a key of 2048 to 4096 bits")]
     NotRsa(PathBuf),
     /// The RSA key is too short to be secure, or too long to be supported.
     #[error("the RSA key of {path} has {bits} bits: create a key with 2048 to 4096 bits")]

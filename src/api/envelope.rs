@@ -36,7 +36,7 @@ pub(super) struct Envelope<'a> {
 }
 
 /// Error for a response that reports a failure.
-const FAILED: Error = Error::Decode("successful: it contains an error member");
+const FAILED: Error = Error::Decode("successful: one of its members reports a failure");
 
 /// Names of the member that links to the next page.
 const LINKS: [&str; 3] = ["@odata.nextLink", "odata.nextLink", "nextLink"];
@@ -57,7 +57,7 @@ impl<'a> Envelope<'a> {
     /// Parses an object whose rows are in the member `list`.
     ///
     /// # Errors
-    /// Returns an error if the body is not such an object, or if it reports a failure.
+    /// Returns an error if the body is not such an object, contains invalid paging details, or reports a failure.
     pub(super) fn read(body: &'a [u8], list: &'static str) -> Result<Self, Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let read = EnvelopeVisitor { list }.deserialize(&mut deserializer);
@@ -65,7 +65,9 @@ impl<'a> Envelope<'a> {
         match envelope {
             Ok(envelope) if envelope.has_failed => Err(FAILED),
             Ok(envelope) => Ok(envelope),
-            Err(_) => Err(Error::Decode("a JSON object that contains a list")),
+            Err(_) => Err(Error::Decode(
+                "a JSON object that contains a list and valid paging details",
+            )),
         }
     }
 

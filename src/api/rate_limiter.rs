@@ -53,8 +53,8 @@ const TOKEN_TOLERANCE: f64 = 1e-6;
 /// Minimum time without a response that counts as an outage of the host.
 const MIN_OUTAGE: Duration = breaker::INITIAL_OPEN_TIME;
 
-/// Retry budget added per request. Retries add budget as well, so one eleventh per request limits retries to one tenth
-/// of the first attempts.
+/// Retry budget added per attempt. Retries are attempts as well, so one eleventh per attempt limits retries to one
+/// tenth of the first attempts.
 const RETRY_BUDGET_PER_REQUEST: f64 = 1.0 / 11.0;
 
 /// Maximum and initial retry budget: enough for one or two requests of each collector after a reset connection.
@@ -210,7 +210,7 @@ impl RateLimiter {
     /// success.
     pub fn succeeded(&mut self, now: Duration, resource: Resource) {
         self.handle_response(now, resource);
-        // A request that was sent before the pause says nothing about the rate after it.
+        // A response during a pause belongs to a request that was sent before it, and says nothing about the new rate.
         if now >= self.paused_until {
             self.throttles = 0;
             self.rate.increase(now);

@@ -36,7 +36,7 @@ const MAX_THROTTLES: u32 = 5;
 pub struct TransportSettings {
     /// Base URL of the API.
     pub base_url: Url,
-    /// Time limit for a whole request.
+    /// Time limit for an attempt, from connecting to the last byte of the response.
     pub timeout: Duration,
     /// Limits of the rate limiter.
     pub limits: RequestLimits,
@@ -160,8 +160,8 @@ impl Transport {
         lock(&self.0.limiter).may_retry(self.now(), resource)
     }
 
-    /// Sends a request and reads the complete response. Retries failed attempts as often as the limits allow. Sets
-    /// `request_id` to the id in the response to the latest attempt, if any.
+    /// Sends a request and reads the complete response. Retries the request after failed attempts, as often as the
+    /// limits allow. Sets `request_id` to the id in the response to the latest attempt, if any.
     ///
     /// # Errors
     /// Returns the error of the last attempt.

@@ -201,7 +201,7 @@ impl<'a> Row<'a> {
         self.observer.decode_error(self.endpoint, label(names), problem);
     }
 
-    /// Counts an unparseable value. Only its shape is reported, because it can contain anything.
+    /// Counts an unparseable value. Only its shape is reported, because the value can contain anything.
     fn unparseable(&self, names: Names, text: &str) {
         self.observer.decode_error(self.endpoint, label(names), &masked(text));
     }

@@ -196,8 +196,8 @@ impl Check<'_> {
         let is_explained = connection.any(|finding| finding.outcome == Outcome::Failed);
         match cause.as_ref() {
             auth::Error::InvalidClient { .. } => format!(
-                "{cause}; compare auth.client_id with the app {REGISTRATION}, and check whether the app's secret or \
-                 certificate has expired"
+                "{cause}; compare auth.client_id with the client id of the app ({REGISTRATION}), and check whether the \
+                 app's secret or certificate has expired"
             ),
             auth::Error::Unreachable(_) if is_explained => format!("{cause}; see the connection checks above"),
             auth::Error::Unreachable(error) => {
@@ -206,8 +206,7 @@ impl Check<'_> {
             }
             auth::Error::Throttled(_) => format!("{cause}; try again later"),
             auth::Error::Status(_) | auth::Error::Malformed => format!(
-                "{}; check that api.token_url is the token URL of the vendor's API; a different server may be \
-                 responding at that address",
+                "{}; if the error persists, check that api.token_url is the token URL of the vendor's API",
                 error_text(cause)
             ),
             auth::Error::Credential(_) => error_text(cause),
@@ -412,7 +411,7 @@ impl Check<'_> {
         }
     }
 
-    /// Returns whether the customer list is fetched by id: all customers are configured by id, and API v1 is used.
+    /// Returns whether customers are fetched one by one: all customers are configured by id, and API v1 is used.
     fn polls_by_id(&self, api: &Api) -> bool {
         !self.schedule_config.customer_ids.is_empty() && api.generation() == api::Generation::V1
     }

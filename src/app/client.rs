@@ -101,7 +101,7 @@ impl ClientSource {
             http_client(api.timeout, proxy, &self.authorities).map_err(|error| Error::InvalidFile {
                 key: "api.ca_file",
                 problem: format!(
-                    "HTTPS is not possible: {}; expected certificate authorities from the system or a file",
+                    "cannot set up HTTPS: {}; expected certificate authorities on the system or in api.ca_file",
                     cause(error)
                 ),
             })?
@@ -182,7 +182,7 @@ pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'sta
     if announced != certificates.len() {
         let read = certificates.len();
         return Err(problem(format!(
-            "contains {announced} certificates, of which {read} can be read; expected each to begin on a separate line"
+            "contains {announced} certificates, of which {read} can be read; each must begin on a new line"
         )));
     }
     Ok(certificates)

@@ -26,7 +26,7 @@ pub enum Unhealthy {
         status: StatusCode,
     },
     /// There was no response.
-    #[error("{url}")]
+    #[error("no response from {url}")]
     NoResponse {
         /// Requested URL.
         url: String,

@@ -58,7 +58,7 @@ pub(super) fn restore(parts: &Parts, file: Option<&StateFile>) -> Option<bool> {
         }
         Err(problem) => {
             let outcome = file.set_aside().map_or_else(
-                |error| format!("kept in place: {}", error_chain(&error)),
+                |error| format!("could not be moved: {}", error_chain(&error)),
                 |path| format!("moved to {}", path.display()),
             );
             error!(

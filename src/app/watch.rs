@@ -81,7 +81,8 @@ impl WatchedFile {
 /// Content hashes by path; `None` for a file that cannot be read.
 type Contents = BTreeMap<PathBuf, Option<u64>>;
 
-/// Watches the files that a reload reads, and reloads when they change.
+/// Watches the configuration file and the files in [`config::Config::reloaded_files`], and reloads when one of them
+/// changes.
 pub struct Watch {
     load: LoadConfig,
     config_file: Option<PathBuf>,
@@ -117,7 +118,7 @@ impl Watch {
             let Ok((has_changed, watch)) = checked else { return };
             self = watch;
             if has_changed {
-                info!("configuration file changed; reloading");
+                info!("configuration file or api.ca_file changed; reloading");
                 let _ = reload().await;
             }
         }

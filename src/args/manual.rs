@@ -74,8 +74,8 @@ every key can be overridden by an environment variable, such as \\fBELEMENTS_COL
 .SH SIGNALS
 .TP
 \\fBSIGHUP\\fR
-Reloads the configuration, once startup is complete. An invalid configuration is logged and has no effect. Commands
-that end by themselves ignore the signal.
+Reloads the configuration, once startup is complete. If the configuration is invalid, an error is logged, and the
+previous configuration stays in effect. Commands that end by themselves ignore the signal.
 .TP
 \\fBSIGTERM\\fR, \\fBSIGINT\\fR
 Finishes the responses in progress, saves the state, and exits.

@@ -9,7 +9,7 @@ use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Pric
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
+use crate::exposition::{Shape, ShapeSink, gauge, label};
 
 /// A tenant's consent by product; `None` for a product without apps.
 type Products = Parts<String, Option<bool>>;
@@ -68,11 +68,7 @@ impl Collector for AppConsent {
         record.without(removed)
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![SHAPE.metrics()]
-    }
-
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
+    fn tables(record: &Self::Record, _customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink) {
         // The record may predate the settings.
         let requested = &context.settings.consent_products;
         let rows: Vec<Consent> = record
@@ -88,7 +84,7 @@ impl Collector for AppConsent {
                 })
             })
             .collect();
-        vec![SHAPE.table(customer.as_str(), &rows)]
+        sink.add(&SHAPE, &rows);
     }
 }
 
@@ -177,6 +173,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::collector::CollectorDescriptor;
     use crate::domain::Timestamp;
 
     fn context(products: &[&str]) -> Context {
@@ -198,8 +195,9 @@ mod tests {
         .expect("a record");
         let customer = CustomerId::parse("c").expect("an id");
         let samples = |products: &[&str]| {
-            let tables = AppConsent::tables(&record, &customer, &context(products));
-            tables.iter().map(|table| table.table.samples()).sum::<usize>()
+            let descriptor = CollectorDescriptor::of::<AppConsent>();
+            let rendered = descriptor.render(Arc::new(record.clone()), &customer, &context(products));
+            rendered.map(|(rendered, _)| rendered.samples()).expect("a record")
         };
         assert_eq!([samples(&["a", "b"]), samples(&["b"]), samples(&["c"])], [2, 1, 0]);
     }

@@ -10,12 +10,12 @@ use super::{Collector, CollectorId, Context, Partner, PollOutput};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
+use crate::exposition::{Shape, ShapeSink, gauge, label, timestamp};
 
 /// State of a tenant's baselines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Baseline {
-    /// Whether the row is held from an earlier response because the latest response had invalid rows.
+    /// Whether the row is carried over from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -46,12 +46,6 @@ fn severity(status: Option<i16>) -> u8 {
         Some(-1) => 2,
         Some(_) => 1,
         None => 0,
-    }
-}
-
-impl super::Held for Baseline {
-    fn held(&mut self) -> &mut bool {
-        &mut self.held
     }
 }
 
@@ -107,13 +101,13 @@ impl Collector for Baselines {
     }
 
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
-        let mut baselines = super::keep_missing(previous, partial, |baseline| baseline.tenant.clone());
+        let mut baselines = super::keep_missing(previous, partial, |row| row.tenant.clone(), |row| row.held = true);
         baselines.truncate(MAX_TENANTS);
         baselines
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
-        super::split_rows(record)
+        super::split_rows(record, |row| row.held)
     }
 
     fn without_tenants(record: &Self::Record, removed: &BTreeSet<TenantId>) -> Option<Self::Record> {
@@ -122,12 +116,8 @@ impl Collector for Baselines {
         (kept.len() < record.len()).then_some(kept)
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![SHAPE.metrics()]
-    }
-
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
-        vec![SHAPE.table(customer.as_str(), record)]
+    fn tables(record: &Self::Record, _customer: &CustomerId, _context: &Context, sink: &mut impl ShapeSink) {
+        sink.add(&SHAPE, record);
     }
 }
 

@@ -16,10 +16,10 @@ use crate::api::{Api, Endpoint, Failure, Generation, v1, v3};
 use crate::domain::{
     Attributes, CustomerId, CustomerStatus, ManagementMode, TenantId, customer_status, management_mode,
 };
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, column, exact, gauge, info, label};
+use crate::exposition::{Shape, ShapeSink, column, exact, gauge, info, label};
 
 /// A customer in the customer list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Customer {
     /// Last known name of the organization; empty if none is known.
     pub organization: String,
@@ -146,22 +146,15 @@ impl Collector for Customers {
         !record.tenant_ids().eq(previous.tenant_ids())
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![SHAPE_INFO.metrics(), SHAPE_STATUS.metrics(), SHAPE_TENANTS.metrics()]
-    }
-
-    fn tables(record: &Customer, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        let id = customer.as_str();
+    fn tables(record: &Customer, customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink) {
         let rendered = RenderedCustomer {
             customer: record.clone(),
             owner_email: record.owner_email.clone().filter(|_| context.settings.owner_email),
             attributes: context.attributes(customer).map(Arc::clone).unwrap_or_default(),
         };
-        vec![
-            SHAPE_INFO.table(id, &[rendered]),
-            SHAPE_STATUS.table(id, std::slice::from_ref(record)),
-            SHAPE_TENANTS.table(id, &record.named_tenants),
-        ]
+        sink.add(&SHAPE_INFO, &[rendered]);
+        sink.add(&SHAPE_STATUS, std::slice::from_ref(record));
+        sink.add(&SHAPE_TENANTS, &record.named_tenants);
     }
 }
 

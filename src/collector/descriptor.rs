@@ -14,8 +14,8 @@ use super::{
     RenderedRecord, Target, TargetKind,
 };
 use crate::api::{Api, Endpoint, Error, Failure, Generation};
-use crate::domain::{CustomerId, HealthSummary, ModuleHealth, TenantId};
-use crate::exposition::{ShapeMetrics, Table};
+use crate::domain::{CustomerId, HealthSummary, ModuleHealth, TenantId, Timestamp};
+use crate::exposition::{CustomerTables, ShapeMetrics};
 
 pub(super) type PollFuture = Pin<Box<dyn Future<Output = Result<PollOutput, Failure>> + Send>>;
 
@@ -75,7 +75,7 @@ impl CollectorDescriptor {
             scope_v1: C::SCOPE_V1,
             scope_v3: C::SCOPE_V3,
             poll: |own, api, target, source, context| Box::pin(poll::<C>(own, api, target, source, context)),
-            metrics: C::metrics,
+            metrics: metrics::<C>,
             parse: |json| {
                 let record: C::Record = serde_json::from_str(json.get()).ok()?;
                 Some(Arc::new(record))
@@ -238,14 +238,19 @@ fn render<C: Collector>(
     context: &Context,
 ) -> Option<(RenderedRecord, u64)> {
     let typed_record = typed::<C>(record.as_ref())?;
+    let tables_of = |record: &C::Record| {
+        let mut tables = CustomerTables::new(customer.as_str(), &context.settings.excluded);
+        C::tables(record, customer, context, &mut tables);
+        (tables.tables, tables.duplicates)
+    };
     let (tables, held, duplicates) = match C::split(typed_record) {
         None => {
-            let (tables, duplicates) = render_tables::<C>(typed_record, customer, context);
+            let (tables, duplicates) = tables_of(typed_record);
             (tables, Vec::new(), duplicates)
         }
         Some((fresh, held)) => {
-            let (tables, fresh_duplicates) = render_tables::<C>(&fresh, customer, context);
-            let (held, held_duplicates) = render_tables::<C>(&held, customer, context);
+            let (tables, fresh_duplicates) = tables_of(&fresh);
+            let (held, held_duplicates) = tables_of(&held);
             (tables, held, fresh_duplicates + held_duplicates)
         }
     };
@@ -259,28 +264,15 @@ fn render<C: Collector>(
     Some((rendered, duplicates))
 }
 
-/// Renders a record without the excluded metrics, so that they never count as series.
-fn render_tables<C: Collector>(record: &C::Record, customer: &CustomerId, context: &Context) -> (Vec<Table>, u64) {
-    let tables = C::tables(record, customer, context);
-    debug_assert!(
-        tables.iter().map(|table| table.first_metric).eq(C::metrics()
-            .iter()
-            .map(|metrics| metrics.first().map(|(metric, _)| metric.name))),
-        "{} returns tables and metrics in different orders",
-        C::NAME
-    );
-    let duplicates = tables.iter().map(|table| table.duplicates).sum();
-    let mut tables: Vec<Table> = tables.into_iter().map(|table| table.table).collect();
-    let excluded = &context.settings.excluded;
-    if !excluded.is_empty() {
-        for (table, metrics) in tables.iter_mut().zip(C::metrics()) {
-            let columns = metrics.iter().enumerate();
-            for (column, _) in columns.filter(|(_, (metric, _))| excluded.contains(metric)) {
-                table.clear_column(column);
-            }
-        }
-    }
-    (tables, duplicates)
+/// Returns the metrics of each shape, in the order of the tables. Every record has the same shapes.
+fn metrics<C: Collector>() -> Vec<ShapeMetrics> {
+    let Some(customer) = CustomerId::parse("none") else {
+        unreachable!("this is a valid id");
+    };
+    let context = Context::new(Timestamp::from_unix_seconds(0), Arc::default(), Arc::from(""));
+    let mut shapes: Vec<ShapeMetrics> = Vec::new();
+    C::tables(&C::Record::default(), &customer, &context, &mut shapes);
+    shapes
 }
 
 fn summary_of(modules: &[ModuleHealth]) -> Option<Arc<HealthSummary>> {

@@ -16,7 +16,7 @@ use super::{Collector, CollectorId, Context, PollOutput, Price, Record};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{self, CustomerId, ModuleKey, RunKey, Timestamp};
-use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, label};
+use crate::exposition::{Label, Shape, ShapeSink, gauge, label};
 
 /// Rows per page: the API's maximum.
 const PAGE_SIZE: usize = 1_000;
@@ -134,12 +134,7 @@ impl Collector for JobReports {
         Ok(PollOutput::of_customer(customer, modules, unreadable, endpoint).with_failure(failure))
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![SHAPE_OBJECTS.metrics(), SHAPE_ERRORS.metrics()]
-    }
-
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        let id = customer.as_str();
+    fn tables(record: &Self::Record, _customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink) {
         let is_selected = |module: &&ModuleReport| context.settings.selects(&module.key.service, &module.key.module);
         let report_of = |module: &ModuleReport| Some((module.key.clone(), module.report.clone()?));
         let reports: Vec<(ModuleKey, Report)> = record.iter().filter(is_selected).filter_map(report_of).collect();
@@ -154,7 +149,8 @@ impl Collector for JobReports {
             objects.extend(by_status.map(|(status, count)| labelled(status, *count)));
             errors.extend(report.errors.iter().map(|(error, count)| labelled(error, *count)));
         }
-        vec![SHAPE_OBJECTS.table(id, &objects), SHAPE_ERRORS.table(id, &errors)]
+        sink.add(&SHAPE_OBJECTS, &objects);
+        sink.add(&SHAPE_ERRORS, &errors);
     }
 }
 
@@ -232,7 +228,7 @@ async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize),
     }
 }
 
-/// Maximum number of attempts to fetch a report whose total does not match its rows.
+/// Maximum number of times that a report is fetched if its total does not match its rows.
 const MAX_ATTEMPTS: usize = 2;
 
 /// Fetches the report of a run. Returns the report, or `None` if it is empty, and the number of invalid rows.

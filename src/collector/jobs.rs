@@ -25,7 +25,7 @@ use crate::domain::{
     self, CustomerId, History, JobStatus, JobStatusWord, KnownNames, ModuleHealth, ModuleKey, NO_MODULE, PastRun, Run,
     RunKey, RunSummary, Timestamp,
 };
-use crate::exposition::{ShapeMetrics, ShapeTable};
+use crate::exposition::ShapeSink;
 
 /// The completed runs of a module or backup scope, newest first.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,19 +97,7 @@ impl Collector for Jobs {
         settings.job_types == other.job_types && settings.job_modules == other.job_modules
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![
-            SHAPE_MODULE.metrics(),
-            SHAPE_LISTED.metrics(),
-            SHAPE_OBJECTS.metrics(),
-            SHAPE_ENDED.metrics(),
-            SHAPE_SCAN.metrics(),
-            SHAPE_EXEMPTION.metrics(),
-        ]
-    }
-
-    fn tables(record: &Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        let id = customer.as_str();
+    fn tables(record: &Record, customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink) {
         let modules: Vec<RenderedModule> = RenderedModule::all(record, customer, context).collect();
         let runs_by_status = |counts: fn(&History) -> &BTreeMap<JobStatus, u64>| -> Vec<_> {
             modules.iter().flat_map(|module| module.by_status(counts)).collect()
@@ -123,14 +111,12 @@ impl Collector for Jobs {
         };
         let scans = record.scans.iter().filter(is_selected);
         let scans: Vec<Scan> = scans.cloned().collect();
-        vec![
-            SHAPE_MODULE.table(id, &modules),
-            SHAPE_LISTED.table(id, &listed),
-            SHAPE_OBJECTS.table(id, &objects),
-            SHAPE_ENDED.table(id, &ended),
-            SHAPE_SCAN.table(id, &scans),
-            SHAPE_EXEMPTION.table(id, &modules),
-        ]
+        sink.add(&SHAPE_MODULE, &modules);
+        sink.add(&SHAPE_LISTED, &listed);
+        sink.add(&SHAPE_OBJECTS, &objects);
+        sink.add(&SHAPE_ENDED, &ended);
+        sink.add(&SHAPE_SCAN, &scans);
+        sink.add(&SHAPE_EXEMPTION, &modules);
     }
 
     fn modules(record: &Record, customer: &CustomerId, context: &Context) -> Vec<ModuleHealth> {
@@ -226,8 +212,8 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         .and_then(domain::parse_id)
         .filter(|_| is_reported)
         .map(Box::from);
-    // The key contains the time as reported. A time ahead of the exporter's clock is capped at the current time, which
-    // would give the run a different key in each poll.
+    // The key contains the time as reported. The valid time is capped at the current time if it is ahead of the
+    // exporter's clock, so it would give the run a different key in each poll.
     let reported_end = end.value.or(undated_end.and(modified.value));
     let key = RunKey::new(id.as_deref(), start.value, reported_end);
     let start_or_modified = start.valid.or(modified.valid.filter(|_| !has_times));

@@ -15,7 +15,7 @@ use super::{Collector, Context, CustomerList, PollOutput, Price, Target};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, KnownNames, Pattern, Size, TenantId, Timestamp};
-use crate::exposition::{ShapeMetrics, ShapeTable};
+use crate::exposition::ShapeSink;
 
 /// Maximum number of subscriptions in one response: ten for each of fifty thousand customers. A minimal row takes
 /// thirty times its length in memory, so limiting the size of responses is not enough.
@@ -53,12 +53,12 @@ impl Subscriptions {
 /// A subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Product {
-    /// Whether the row is held from an earlier response because the latest response had invalid rows.
+    /// Whether the row is carried over from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     /// Distinguishes the subscription from others for the same service; empty if the service has only one subscription.
     license: String,
-    /// Number among the subscriptions with the same purchased items, starting at 1; 0 if not yet assigned.
+    /// Number among the subscriptions with the same digest, starting at 1; 0 if not yet assigned.
     #[serde(rename = "place", default)]
     number: u32,
     identity: Identity,
@@ -79,12 +79,6 @@ pub(super) struct Product {
     seats_change: Option<i64>,
     expiration: Option<Timestamp>,
     contract_end: Option<Timestamp>,
-}
-
-impl super::Held for Product {
-    fn held(&mut self) -> &mut bool {
-        &mut self.held
-    }
 }
 
 impl Product {
@@ -194,7 +188,7 @@ impl Collector for Licenses {
 
     fn complete(previous: &Subscriptions, mut partial: Subscriptions) -> Subscriptions {
         partial.tenants.extend(previous.tenants.iter().cloned());
-        // Subscriptions with the same purchased items are numbered in order, because it is unknown which of them is
+        // Subscriptions with the same digest are numbered in order, because it is unknown which of them is
         // missing.
         let numbered = |products: &[Product]| -> Vec<Product> {
             let mut counts = BTreeMap::new();
@@ -209,7 +203,8 @@ impl Collector for Licenses {
             products.iter().map(number).collect()
         };
         let key = |product: &Product| (product.identity.digest(), product.number);
-        partial.products = super::keep_missing(&numbered(&previous.products), numbered(&partial.products), key);
+        let (known, latest) = (numbered(&previous.products), numbered(&partial.products));
+        partial.products = super::keep_missing(&known, latest, key, |row| row.held = true);
         partial
     }
 
@@ -221,7 +216,7 @@ impl Collector for Licenses {
     }
 
     fn split(record: &Subscriptions) -> Option<(Subscriptions, Subscriptions)> {
-        let (fresh, held) = super::split_rows(&record.products)?;
+        let (fresh, held) = super::split_rows(&record.products, |row| row.held)?;
         let (tenants, lists_tenants) = (record.tenants.clone(), record.lists_tenants);
         let held = Subscriptions {
             products: held,
@@ -237,17 +232,7 @@ impl Collector for Licenses {
         ))
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![
-            SHAPE_INFO.metrics(),
-            SHAPE_NUMBERS.metrics(),
-            SHAPE_COUNT.metrics(),
-            SHAPE_TENANTS.metrics(),
-        ]
-    }
-
-    fn tables(record: &Subscriptions, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
-        let id = customer.as_str();
+    fn tables(record: &Subscriptions, _customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink) {
         let products = select_products(&record.products, context);
         let tenants: Vec<Tenant> = record
             .tenants
@@ -255,12 +240,10 @@ impl Collector for Licenses {
             .take(MAX_TENANTS)
             .map(tenant_without_name)
             .collect();
-        vec![
-            SHAPE_INFO.table(id, &products),
-            SHAPE_NUMBERS.table(id, &products),
-            SHAPE_COUNT.table(id, std::slice::from_ref(record)),
-            SHAPE_TENANTS.table(id, &tenants),
-        ]
+        sink.add(&SHAPE_INFO, &products);
+        sink.add(&SHAPE_NUMBERS, &products);
+        sink.add(&SHAPE_COUNT, std::slice::from_ref(record));
+        sink.add(&SHAPE_TENANTS, &tenants);
     }
 }
 
@@ -345,11 +328,13 @@ fn parse_product(row: &Row<'_>) -> Option<Product> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collector::CollectorId;
+    use crate::exposition::ShapeMetrics;
 
     #[test]
     fn shapes_about_tenants_are_last() {
         let is_about_tenants = |shape: &ShapeMetrics| shape.iter().all(|(metric, _)| metric.name.contains("_tenant"));
-        let shapes = Licenses::metrics();
+        let shapes = CollectorId::LICENSES.descriptor().metrics();
         let (others, last) = shapes.split_at(FIRST_TENANT_SHAPE);
         assert!(last.iter().all(is_about_tenants) && !others.iter().any(is_about_tenants));
     }

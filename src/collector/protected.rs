@@ -11,7 +11,7 @@ use super::{Collector, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Failure, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, Size, TenantId, Timestamp};
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
+use crate::exposition::{Shape, ShapeSink, gauge, label, timestamp};
 
 const TENANT: Names = &["tenantId"];
 const LAST_RUN: Names = &["lastRunTime"];
@@ -19,7 +19,7 @@ const LAST_RUN: Names = &["lastRunTime"];
 /// A module's protected data in one tenant, or in all tenants if the API does not distinguish them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ProtectedModule {
-    /// Whether the row is held from an earlier response because the latest response had invalid rows.
+    /// Whether the row is carried over from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     service: Cow<'static, str>,
@@ -33,12 +33,6 @@ pub(super) struct ProtectedModule {
 }
 
 type Key = (Cow<'static, str>, Cow<'static, str>, Option<TenantId>);
-
-impl super::Held for ProtectedModule {
-    fn held(&mut self) -> &mut bool {
-        &mut self.held
-    }
-}
 
 /// The collector `protected`.
 pub(super) struct Protected;
@@ -105,26 +99,20 @@ impl Collector for Protected {
     }
 
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
-        let mut modules = super::keep_missing(previous, partial, ProtectedModule::key);
+        let mut modules = super::keep_missing(previous, partial, ProtectedModule::key, |row| row.held = true);
         limit_tenants(&mut modules);
         modules
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
-        super::split_rows(record)
+        super::split_rows(record, |row| row.held)
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![SHAPE_OBJECTS.metrics(), SHAPE_SIZE.metrics()]
-    }
-
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
+    fn tables(record: &Self::Record, _customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink) {
         let gigabyte = context.settings.gigabyte;
         let sizes: Vec<StoredSize> = record.iter().flat_map(|module| module.stored_sizes(gigabyte)).collect();
-        vec![
-            SHAPE_OBJECTS.table(customer.as_str(), record),
-            SHAPE_SIZE.table(customer.as_str(), &sizes),
-        ]
+        sink.add(&SHAPE_OBJECTS, record);
+        sink.add(&SHAPE_SIZE, &sizes);
     }
 }
 

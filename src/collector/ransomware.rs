@@ -10,7 +10,7 @@ use super::{Collector, CollectorId, Context, PollOutput, Price, Record};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v3};
 use crate::domain::{CustomerId, TenantId};
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
+use crate::exposition::{Shape, ShapeSink, gauge, label};
 
 /// A value for each sign of ransomware, worst first: potential attack, unusual activities, suspicious objects.
 type BySign<T> = [T; 3];
@@ -121,11 +121,7 @@ impl Collector for Ransomware {
         record.without(removed)
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![SHAPE.metrics()]
-    }
-
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
+    fn tables(record: &Self::Record, _customer: &CustomerId, _context: &Context, sink: &mut impl ShapeSink) {
         let rows: Vec<SignCount> = record
             .iter()
             .flat_map(|(tenant, signs)| {
@@ -143,7 +139,7 @@ impl Collector for Ransomware {
                 })
             })
             .collect();
-        vec![SHAPE.table(customer.as_str(), &rows)]
+        sink.add(&SHAPE, &rows);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Common code for collectors: lists that cover all customers, rows held from earlier responses, and sample values.
+//! Common code for collectors: lists that cover all customers, rows carried over from earlier responses, and sample
+//! values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -127,37 +128,37 @@ pub(super) fn signed_float(number: i64) -> f64 {
     number as f64
 }
 
-/// A row that may be held from an earlier response.
-pub(super) trait Held: Clone {
-    /// Returns the flag that marks the row as held.
-    fn held(&mut self) -> &mut bool;
-}
-
-/// Returns the valid rows of a response and, marked as held, the previous rows that are missing from the response. The
-/// new version of such a row may be one of the invalid rows.
-pub(super) fn keep_missing<R: Held, K: Ord>(previous: &[R], mut partial: Vec<R>, key: impl Fn(&R) -> K) -> Vec<R> {
+/// Returns the valid rows of a response, followed by the previous rows that are missing from the response. The new
+/// version of such a row may be one of the invalid rows. `hold` marks the row as carried over.
+pub(super) fn keep_missing<R: Clone, K: Ord>(
+    previous: &[R],
+    mut partial: Vec<R>,
+    key: impl Fn(&R) -> K,
+    hold: impl Fn(&mut R),
+) -> Vec<R> {
     let present: BTreeSet<K> = partial.iter().map(&key).collect();
     let missing = previous.iter().filter(|row| !present.contains(&key(row))).cloned();
     partial.extend(missing.map(|mut row| {
-        *row.held() = true;
+        hold(&mut row);
         row
     }));
     partial
 }
 
-/// Returns the matching previous row, marked as held. It replaces a row of the latest list whose details are missing.
-pub(super) fn hold_known<R: Held>(previous: Option<&Vec<R>>, is_match: impl Fn(&R) -> bool) -> Option<R> {
+/// Returns the matching previous row, which `hold` marks as carried over. It replaces a row of the latest list whose
+/// details are missing.
+pub(super) fn hold_known<R: Clone>(
+    previous: Option<&Vec<R>>,
+    is_match: impl Fn(&R) -> bool,
+    hold: impl Fn(&mut R),
+) -> Option<R> {
     let mut row = previous?.iter().find(|row| is_match(row))?.clone();
-    *row.held() = true;
+    hold(&mut row);
     Some(row)
 }
 
-/// Splits rows into fresh and held rows; returns `None` if none are held.
-pub(super) fn split_rows<R: Held>(rows: &[R]) -> Option<(Vec<R>, Vec<R>)> {
-    let (mut fresh, mut held) = (Vec::new(), Vec::new());
-    for mut row in rows.iter().cloned() {
-        let rows = if *row.held() { &mut held } else { &mut fresh };
-        rows.push(row);
-    }
+/// Splits rows into fresh rows and rows that are carried over; returns `None` if all rows are fresh.
+pub(super) fn split_rows<R: Clone>(rows: &[R], is_held: impl Fn(&R) -> bool) -> Option<(Vec<R>, Vec<R>)> {
+    let (held, fresh): (Vec<R>, Vec<R>) = rows.iter().cloned().partition(is_held);
     (!held.is_empty()).then_some((fresh, held))
 }

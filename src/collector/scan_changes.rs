@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use super::{Collector, CollectorId, CollectorSettings, Context, PollOutput, Price, scan_profiles};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
-use crate::domain::{CustomerId, JobStatus, Timestamp};
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label, timestamp};
+use crate::domain::{CustomerId, JobStatus, Timestamp, labelled};
+use crate::exposition::{Shape, ShapeSink, gauge, label, timestamp};
 
 /// Maximum number of containers in a report for each kind of change. Reports of large tenants contain thousands.
 /// Objects in other containers are counted under [`OTHER_CONTAINERS`], so that the total is still correct.
@@ -22,7 +22,7 @@ const OTHER_CONTAINERS: &str = "(other)";
 /// A scan profile's daily report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Whether the report is held from an earlier response because the latest response had invalid rows.
+    /// Whether the report is carried over from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     profile_id: String,
@@ -35,12 +35,6 @@ pub(super) struct Report {
     objects: BTreeMap<Change, BTreeMap<String, u32>>,
 }
 
-impl super::Held for Report {
-    fn held(&mut self) -> &mut bool {
-        &mut self.held
-    }
-}
-
 /// Fields by which a report is recognized: each report contains at least one of them.
 const REPORT_FIELDS: Names = &[
     "profileId",
@@ -50,17 +44,17 @@ const REPORT_FIELDS: Names = &[
     "scanMode",
 ];
 
-/// A change to an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-enum Change {
-    New,
-    Moved,
-    Removed,
+labelled! {
+    /// A change to an object.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    enum Change, label {
+        New => "new",
+        Moved => "moved",
+        Removed => "removed",
+    }
 }
 
 impl Change {
-    const ALL: [Self; 3] = [Self::New, Self::Moved, Self::Removed];
-
     /// Returns the possible names of the field that lists the objects.
     fn fields(self) -> Names {
         match self {
@@ -70,14 +64,6 @@ impl Change {
                 "removedFromMicrosoft365OrOutOfPolicyObjects",
                 "removedFromMicrosoft365OrOutOfPolicy",
             ],
-        }
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Moved => "moved",
-            Self::Removed => "removed",
         }
     }
 }
@@ -113,12 +99,12 @@ impl Collector for ScanChanges {
                 response => parse_report(&response?, id.clone(), api),
             };
             unknown += usize::from(report.is_none());
-            let held = || super::hold_known(previous, |known| known.profile_id == id);
+            let held = || super::hold_known(previous, |known| known.profile_id == id, |row| row.held = true);
             reports.extend(report.or_else(held));
         }
         // Any known report may belong to a profile whose row has no id.
         if let Some(previous) = previous.filter(|_| unreadable > 0) {
-            reports = super::keep_missing(previous, reports, |report| report.profile_id.clone());
+            reports = super::keep_missing(previous, reports, |row| row.profile_id.clone(), |row| row.held = true);
         }
         Ok(PollOutput::of_customer(
             customer,
@@ -129,25 +115,19 @@ impl Collector for ScanChanges {
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
-        super::split_rows(record)
+        super::split_rows(record, |row| row.held)
     }
 
     fn polls_alike(settings: &CollectorSettings, other: &CollectorSettings) -> bool {
         settings.scan_objects == other.scan_objects
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![SHAPE_REPORT.metrics(), SHAPE_OBJECTS.metrics()]
-    }
-
-    fn tables(record: &Self::Record, customer: &CustomerId, context: &Context) -> Vec<ShapeTable> {
+    fn tables(record: &Self::Record, _customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink) {
         // The record may predate the settings, and contain objects although they are no longer requested.
         let reports = record.iter().filter(|_| context.settings.scan_objects);
         let objects: Vec<ChangedObjects> = reports.flat_map(Report::changed_objects).collect();
-        vec![
-            SHAPE_REPORT.table(customer.as_str(), record),
-            SHAPE_OBJECTS.table(customer.as_str(), &objects),
-        ]
+        sink.add(&SHAPE_REPORT, record);
+        sink.add(&SHAPE_OBJECTS, &objects);
     }
 }
 

@@ -11,12 +11,12 @@ use super::{Collector, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{self, CustomerId, DailyScan, ScanMode, Timestamp, scan_mode};
-use crate::exposition::{Label, Shape, ShapeMetrics, ShapeTable, gauge, info, label, timestamp};
+use crate::exposition::{Label, Shape, ShapeSink, gauge, info, label, timestamp};
 
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
-    /// Whether the profile is held from an earlier response because the latest response had invalid rows.
+    /// Whether the profile is carried over from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     id: String,
@@ -37,12 +37,6 @@ pub(super) struct Profile {
     /// Whether the details are from the previous poll.
     #[serde(rename = "details_kept", default)]
     are_details_reused: bool,
-}
-
-impl super::Held for Profile {
-    fn held(&mut self) -> &mut bool {
-        &mut self.held
-    }
 }
 
 /// Fields by which a profile's details are recognized: each response contains at least one of them.
@@ -87,7 +81,7 @@ impl Collector for ScanProfiles {
                 profiles.push(unmodified);
                 continue;
             }
-            let known = || super::hold_known(previous, |known| known.id == id);
+            let known = || super::hold_known(previous, |known| known.id == id, |row| row.held = true);
             let details = match fetch_details(api, customer, &id).await {
                 // The profile may have been deleted, but only its absence from the list proves that.
                 Err(failure) if matches!(failure.error, Error::Status(404)) => {
@@ -116,7 +110,7 @@ impl Collector for ScanProfiles {
         }
         // Any known profile may belong to a row without an id.
         if let Some(previous) = previous.filter(|_| unreadable > 0) {
-            profiles = super::keep_missing(previous, profiles, |profile| profile.id.clone());
+            profiles = super::keep_missing(previous, profiles, |row| row.id.clone(), |row| row.held = true);
         }
         Ok(PollOutput::of_customer(
             customer,
@@ -127,7 +121,7 @@ impl Collector for ScanProfiles {
     }
 
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
-        super::split_rows(record)
+        super::split_rows(record, |row| row.held)
     }
 
     fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
@@ -135,22 +129,11 @@ impl Collector for ScanProfiles {
         record.iter().any(|profile| !known.contains(profile.id.as_str()))
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![
-            SHAPE_INFO.metrics(),
-            SHAPE_PROFILE.metrics(),
-            SHAPE_CONTAINERS.metrics(),
-        ]
-    }
-
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
-        let id = customer.as_str();
+    fn tables(record: &Self::Record, _customer: &CustomerId, _context: &Context, sink: &mut impl ShapeSink) {
         let containers: Vec<ContainerCount> = record.iter().flat_map(Profile::container_counts).collect();
-        vec![
-            SHAPE_INFO.table(id, record),
-            SHAPE_PROFILE.table(id, record),
-            SHAPE_CONTAINERS.table(id, &containers),
-        ]
+        sink.add(&SHAPE_INFO, record);
+        sink.add(&SHAPE_PROFILE, record);
+        sink.add(&SHAPE_CONTAINERS, &containers);
     }
 }
 

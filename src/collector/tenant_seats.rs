@@ -13,12 +13,12 @@ use super::{Collector, CollectorId, Context, PollOutput, Price, jobs};
 use crate::api::wire::Row;
 use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId, Timestamp};
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, gauge, label};
+use crate::exposition::{Shape, ShapeSink, gauge, label};
 
 /// A tenant's seats for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seats {
-    /// Whether the row is held from an earlier response because the latest response had invalid rows.
+    /// Whether the row is carried over from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -57,12 +57,6 @@ pub(super) struct CustomerSeats {
 impl CustomerSeats {
     fn contains_service(&self, service: &str) -> bool {
         self.seats.iter().any(|seats| seats.service == service)
-    }
-}
-
-impl super::Held for Seats {
-    fn held(&mut self) -> &mut bool {
-        &mut self.held
     }
 }
 
@@ -136,13 +130,13 @@ impl Collector for TenantSeats {
     }
 
     fn complete(previous: &CustomerSeats, mut partial: CustomerSeats) -> CustomerSeats {
-        partial.seats = super::keep_missing(&previous.seats, partial.seats, Seats::key);
+        partial.seats = super::keep_missing(&previous.seats, partial.seats, Seats::key, |row| row.held = true);
         partial.seats.truncate(MAX_TENANTS);
         partial
     }
 
     fn split(record: &CustomerSeats) -> Option<(CustomerSeats, CustomerSeats)> {
-        let (fresh, held) = super::split_rows(&record.seats)?;
+        let (fresh, held) = super::split_rows(&record.seats, |row| row.held)?;
         let with_seats = |seats| CustomerSeats {
             seats,
             ..CustomerSeats::default()
@@ -156,12 +150,8 @@ impl Collector for TenantSeats {
         (kept != *record).then_some(kept)
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![SHAPE.metrics()]
-    }
-
-    fn tables(record: &CustomerSeats, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
-        vec![SHAPE.table(customer.as_str(), &record.seats)]
+    fn tables(record: &CustomerSeats, _customer: &CustomerId, _context: &Context, sink: &mut impl ShapeSink) {
+        sink.add(&SHAPE, &record.seats);
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Collector, CollectorId, Context, PollOutput, Price};
 use crate::api::wire::{Names, Row};
 use crate::api::{Api, Endpoint, Error, Failure, Observer, v3};
 use crate::domain::{self, CustomerId, TenantId};
-use crate::exposition::{Shape, ShapeMetrics, ShapeTable, exact, gauge, label};
+use crate::exposition::{Shape, ShapeSink, exact, gauge, label};
 
 /// Numbers of a tenant's protected and unprotected users, by module.
 pub(super) type Users = BTreeMap<Cow<'static, str>, Counts>;
@@ -66,11 +66,7 @@ impl Collector for UserProtection {
         record.without(removed)
     }
 
-    fn metrics() -> Vec<ShapeMetrics> {
-        vec![SHAPE.metrics()]
-    }
-
-    fn tables(record: &Self::Record, customer: &CustomerId, _context: &Context) -> Vec<ShapeTable> {
+    fn tables(record: &Self::Record, _customer: &CustomerId, _context: &Context, sink: &mut impl ShapeSink) {
         let rows: Vec<StateCount> = record
             .iter()
             .flat_map(|(tenant, users)| {
@@ -85,7 +81,7 @@ impl Collector for UserProtection {
                 })
             })
             .collect();
-        vec![SHAPE.table(customer.as_str(), &rows)]
+        sink.add(&SHAPE, &rows);
     }
 }
 
@@ -140,7 +136,7 @@ async fn count_users(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantR
     }
 }
 
-/// Parses a user's modules, and whether the user is protected in each; returns `None` if any module is invalid.
+/// Parses a user's modules and returns whether the user is protected in each, or `None` if any module is invalid.
 fn parse_statuses(row: &Row<'_>) -> Option<BTreeMap<Cow<'static, str>, bool>> {
     const STATUSES: Names = &["moduleStatus"];
     let mut modules: BTreeMap<Cow<'static, str>, bool> = BTreeMap::new();

@@ -26,7 +26,7 @@ pub struct Api {
     pub proxy_url: Option<ProxyUrl>,
     /// PEM file with certificate authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
-    /// Timeout for a whole request; 1 s to 10 min.
+    /// Timeout for an attempt; 1 s to 10 min.
     pub timeout: Duration,
     /// Maximum number of requests per second; above 0 and at most 1000.
     pub requests_per_second: f64,
@@ -151,7 +151,7 @@ fn read_endpoint(field: &Field<'_>) -> Result<Url, Error> {
             "contains credentials; they belong in the section auth"
         }
         "http" | "https" if url.query().is_some() || url.fragment().is_some() => {
-            "contains a query or a fragment; expected none"
+            "contains a query or a fragment; expected neither"
         }
         "http" | "https" => return Ok(url),
         _ => return Err(field.invalid(format!("is not an https URL; {EXAMPLE}"))),
@@ -328,11 +328,11 @@ mod tests {
             ),
             (
                 "https://graph.example.com?key=hunter2",
-                "(hidden) contains a query or a fragment; expected none",
+                "(hidden) contains a query or a fragment; expected neither",
             ),
             (
                 "https://graph.example.com#top",
-                "(hidden) contains a query or a fragment; expected none",
+                "(hidden) contains a query or a fragment; expected neither",
             ),
         ] {
             assert_eq!(

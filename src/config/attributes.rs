@@ -10,7 +10,7 @@ use crate::text_file;
 /// modules.
 pub(crate) const MAX_CSV_BYTES: u64 = 16 << 20;
 
-/// Maximum number of rows: about ten times the number that the largest partner needs.
+/// Maximum number of rows: twice as many as a partner with 50,000 customers needs.
 const MAX_ROWS: usize = 100_000;
 
 /// Maximum number of globs. A limit is necessary, because a customer is compared with one glob after another. Ids and
@@ -135,7 +135,7 @@ impl<'a> Cells<'a> {
             parse_value(text).map_err(|problem| format!("{name}: {problem}"))
         })?;
         table.push(pattern, attributes).map_err(|problem| {
-            format!("{pattern:?} is not a glob ({problem}); expected a name, in which * matches anything")
+            format!("{pattern:?} is not a glob ({problem}); expected a name or a glob, in which * matches any text")
         })?;
         match table.globs() > MAX_GLOBS {
             true => Err(format!(
@@ -151,7 +151,9 @@ fn parse_value(text: &str) -> Result<Option<Box<str>>, String> {
         return Err(format!("is longer than {MAX_VALUE_CHARS} characters"));
     }
     if text.contains(is_misleading) {
-        return Err(format!("{text:?} contains a control character"));
+        return Err(format!(
+            "{text:?} contains a control or bidirectional formatting character"
+        ));
     }
     Ok((!text.is_empty()).then(|| text.into()))
 }
@@ -260,12 +262,10 @@ fn read_header(header: &csv::StringRecord) -> Result<Vec<&'static str>, String> 
     }
     let has = |column| columns.contains(&column);
     if has("customer") && has("id") {
-        return Err("columns \"customer\" and \"id\" mean the same; expected one of them".to_owned());
+        return Err("columns \"customer\" and \"id\" are synonyms; expected only one of them".to_owned());
     }
     if !has("customer") && !has("id") && !has("organization") {
-        return Err(
-            "lacks a customer column; expected customer, with an id or a glob that matches the organization".to_owned(),
-        );
+        return Err("lacks a column that identifies customers; expected customer, id or organization".to_owned());
     }
     if !Attributes::NAMES.iter().any(|name| columns.contains(name)) {
         return Err("lacks a column for attributes; expected at least one of tier, region and team".to_owned());
@@ -277,7 +277,7 @@ fn unknown_column(written: &str) -> String {
     let hint = match nearest(written, COLUMNS.iter().copied()) {
         _ if written.contains([';', '\t']) => "separate cells with commas".to_owned(),
         Some(column) => format!("did you mean {column:?}?"),
-        None => format!("expected a header of {}", COLUMNS.join(", ")),
+        None => format!("expected a header with columns from {}", COLUMNS.join(", ")),
     };
     format!("unknown column {written:?}; {hint}")
 }
@@ -383,7 +383,7 @@ mod tests {
             "a.csv:4: does not name a customer; expected an id or a glob that matches the organization; \
              a.csv:5: has 3 cells; expected 2 cells, as in the header; \
              a.csv:6: customer: has a line break; is there an unclosed quotation mark?; \
-             a.csv:8: \"[c\" is not a glob (unclosed character class; missing ']'); expected a name, in which * matches anything"
+             a.csv:8: \"[c\" is not a glob (unclosed character class; missing ']'); expected a name or a glob, in which * matches any text"
         );
         assert_eq!(
             read(
@@ -416,16 +416,16 @@ mod tests {
             ),
             (
                 "Contoso,gold",
-                "unknown column \"Contoso\"; expected a header of customer, id, organization, country, tier, region, team, modules",
+                "unknown column \"Contoso\"; expected a header with columns from customer, id, organization, country, tier, region, team, modules",
             ),
             ("customer,tier,Tier", "duplicate column \"tier\""),
             (
                 "customer,id,tier",
-                "columns \"customer\" and \"id\" mean the same; expected one of them",
+                "columns \"customer\" and \"id\" are synonyms; expected only one of them",
             ),
             (
                 "tier,team",
-                "lacks a customer column; expected customer, with an id or a glob that matches the organization",
+                "lacks a column that identifies customers; expected customer, id or organization",
             ),
             (
                 "customer,modules",

@@ -30,7 +30,7 @@ fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
         .unwrap_or_else(|| interval.saturating_mul(DEFAULT_STALE_INTERVALS));
     let enabled = layers.read_required(&key("enabled"), |field| match field.boolean()? {
         false if collector == CollectorId::CUSTOMERS => {
-            Err(field.invalid("cannot be disabled: every other collector needs it; expected true"))
+            Err(field.invalid("disables a collector that every other collector needs; expected true"))
         }
         true if descriptor.is_optional && read_version(layers)? == GenerationChoice::Fixed(Generation::V1) => {
             Err(field.invalid("requires API v3; expected false, or api.version: v3 or auto"))
@@ -107,14 +107,14 @@ pub(super) fn read_consent_products(layers: &Layers) -> Result<Vec<String>, Erro
         for item in field.items()? {
             let product = item.text()?;
             if product.chars().count() > domain::MAX_TEXT_CHARS || matches!(product, "." | "..") {
-                return Err(item.invalid("is not a product name; expected e.g. Office365Backup"));
+                return Err(item.invalid("is not a product name; expected a name such as Office365Backup"));
             }
             if !products.iter().any(|known| known == product) {
                 products.push(product.to_owned());
             }
         }
         if products.is_empty() || products.len() > MAX_CONSENT_PRODUCTS {
-            return Err(field.invalid(format!(
+            return Err(field.error(format!(
                 "has {} products; expected 1 to {MAX_CONSENT_PRODUCTS}",
                 products.len()
             )));

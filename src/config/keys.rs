@@ -139,7 +139,7 @@ const BEFORE_COLLECTORS: &[Key] = &[
         "api.timeout",
         KeyDefault::Value("30s"),
         ValueFormat::DurationUpTo(LONGEST_TIMEOUT),
-        "Timeout for a request, from connecting to the last byte of the response.",
+        "Timeout for each attempt of a request, from connecting to the last byte of the response.",
     ),
     key(
         "api.requests_per_second",
@@ -277,7 +277,7 @@ const AFTER_COLLECTORS: &[Key] = &[
         "rpo.abandoned_after",
         KeyDefault::Value("90days"),
         ValueFormat::Duration("a duration"),
-        "Age of the newest run above which a module or backup scope counts as abandoned and has no RPO.",
+        "A module or backup scope whose newest run is older than this counts as abandoned, and has no RPO.",
     ),
     list(
         "metrics.exclude",
@@ -359,7 +359,7 @@ pub const OVERRIDE_KEYS: &[Key] = &[
     key(
         "rpo",
         KeyDefault::Required,
-        ValueFormat::DurationOr("[Nn][Oo][Nn][Ee]", "a duration, or `none` to exempt"),
+        ValueFormat::DurationOr("[Nn][Oo][Nn][Ee]", "a duration, or `none` to exempt the modules"),
         "Maximum age of the latest restore point.",
     ),
     key(

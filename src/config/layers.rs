@@ -150,7 +150,12 @@ fn unknown_variable(name: &str) -> Error {
         .replace("__", ".");
     let known: Vec<&str> = KEYS.iter().map(|key| key.path).collect();
     let hint = nearest_key(&path, &known).map_or_else(
-        || format!("expected {PREFIX} and a key, such as {}", keys::variable("api.timeout")),
+        || {
+            format!(
+                "expected {PREFIX} followed by a key, such as {}",
+                keys::variable("api.timeout")
+            )
+        },
         |key| format!("did you mean {}?", keys::variable(key)),
     );
     Error::Document {

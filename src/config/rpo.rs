@@ -27,7 +27,7 @@ fn read_override(item: &Field<'_>) -> Result<Override, Error> {
     reject_unknown_keys(item, &OVERRIDE_KEYS.iter().map(|key| key.path).collect::<Vec<_>>())?;
     let rpo = item
         .read("rpo", read_objective_or_exempt)?
-        .ok_or_else(|| item.error("lacks rpo; expected a duration such as 26h, or none"))?;
+        .ok_or_else(|| item.error("lacks rpo; expected a duration such as 26h, or the word none"))?;
     Ok(Override {
         customer: item.read("customer", Field::pattern)?,
         attributes: Attributes::NAMES.try_map(|name| item.read(name, Field::pattern))?,
@@ -148,7 +148,7 @@ rpo:
             ),
             (
                 "[{module: x}]",
-                "rpo.overrides[0]: lacks rpo; expected a duration such as 26h, or none",
+                "rpo.overrides[0]: lacks rpo; expected a duration such as 26h, or the word none",
             ),
             (
                 "[{rpo: soon}]",
@@ -160,7 +160,7 @@ rpo:
             ),
             (
                 "[{customer: [12], rpo: 1h}]",
-                "rpo.overrides[0].customer: a list is not text; expected one value",
+                "rpo.overrides[0].customer: must be text, not a list; expected one value",
             ),
             (
                 "[{rpo: none, until: soon}]",

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use self::samples::samples;
 use super::*;
-use crate::collector::{CollectorId, ids};
+use crate::collector::ids;
 
 pub(crate) const CREDENTIALS: &str = "auth: {client_id: demo, client_secret: demo-secret}\n";
 
@@ -160,20 +160,8 @@ fn key_with_an_empty_value_is_not_set() {
 fn unknown_keys_are_rejected() {
     for (yaml, problem) in [
         (
-            "colectors: {jobs: }",
-            "unknown key \"colectors.jobs\"; did you mean \"collectors.jobs\"?",
-        ),
-        (
             "colectors: {jobs: {interval: 5m}}",
             "unknown key \"colectors.jobs.interval\"; did you mean \"collectors.jobs.interval\"?",
-        ),
-        (
-            "client_id: demo",
-            "unknown key \"client_id\"; did you mean \"auth.client_id\"?",
-        ),
-        (
-            "telemetry: {sampling: 5}",
-            "unknown key \"telemetry.sampling\"; expected api, auth, customers, collectors, rpo, metrics, events, state",
         ),
         (
             "telemetry: {}",
@@ -184,17 +172,8 @@ fn unknown_keys_are_rejected() {
             "unknown key \"7\"; expected api, auth, customers, collectors, rpo, metrics, events, state",
         ),
         (
-            "api.timeout: 5s",
-            "unknown key \"api.timeout\"; did you mean \"timeout:\" under \"api:\"?",
-        ),
-        (
             "collectors: {jobs.interval: 5m}",
             "unknown key \"collectors.jobs.interval\"; did you mean \"interval:\" under \"collectors: jobs:\"?",
-        ),
-        (
-            "auth: hunter2",
-            "auth: must be a mapping, not text; expected client_id, client_secret, client_secret_file, \
-             client_secret_expires, certificate_file, private_key_file, certificate_password, certificate_password_file",
         ),
         (
             "collectors: {jobs: [x]}",
@@ -213,7 +192,7 @@ fn unknown_variables_are_rejected_unless_kubernetes_sets_them() {
     );
     assert_eq!(
         message(from_environment(&[("ELEMENTS_FROBNICATE", "1")])),
-        "ELEMENTS_FROBNICATE: unknown environment variable; expected ELEMENTS_ and a key, such as ELEMENTS_API__TIMEOUT"
+        "ELEMENTS_FROBNICATE: unknown environment variable; expected ELEMENTS_ followed by a key, such as ELEMENTS_API__TIMEOUT"
     );
     let injected = [
         ("PATH", "/bin"),
@@ -388,23 +367,6 @@ fn keys_do_not_accept_a_mapping() {
             "{text}"
         );
     }
-}
-
-#[test]
-fn nested_aliases_are_rejected_before_expansion() {
-    let mut yaml = String::from("x0: &x0 [a, a, a, a, a, a, a, a, a]\n");
-    for level in 1..10 {
-        let aliases = vec![format!("*x{}", level - 1); 9].join(", ");
-        yaml.push_str(&format!("x{level}: &x{level} [{aliases}]\n"));
-    }
-    let text = message(from_file(&yaml));
-    assert!(
-        text.ends_with(": is too large after expanding its aliases; write out their values"),
-        "{text}"
-    );
-    let protected = CollectorId::named("protected").unwrap();
-    let shared = format!("{CREDENTIALS}collectors: {{jobs: {{interval: &often 2m}}, protected: {{interval: *often}}}}");
-    assert_eq!(from_file(&shared).unwrap().plans.get(protected).interval.as_secs(), 120);
 }
 
 #[test]

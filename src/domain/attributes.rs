@@ -121,8 +121,8 @@ impl<T> IntoIterator for PerAttribute<T> {
     }
 }
 
-/// Attributes by customer. Each row contains a customer's id, or an organization's name or a glob that matches it. The
-/// first matching row applies.
+/// Attributes by customer. Each row contains a customer's id, an organization's name, or a glob for the names of
+/// organizations. The first matching row applies.
 #[derive(Debug, Default)]
 pub struct AttributeTable {
     rows: Vec<Arc<Attributes>>,

@@ -188,7 +188,7 @@ fn mask_quoted(text: &str) -> String {
         let closing = closing_marks(character).filter(|_| !is_plain);
         let end = closing.map(|closing| end_of_quote(rest, closing));
         match end {
-            // An apostrophe within a word begins a quote only if a closing mark ends it.
+            // An apostrophe within a word begins a quote only if the text contains a closing mark for the quote.
             Some(end) if end.is_some() || !is_within_word => {
                 characters = end.and_then(|end| rest.get(end..)).unwrap_or_default().chars();
                 masked.push_str(NAME);

@@ -13,7 +13,7 @@ use super::time::Timestamp;
 pub struct RunSummary {
     /// Status of the run.
     pub status: JobStatus,
-    /// End of the run; for an unfinished run, its start or last modification.
+    /// End of the run or, if it has none, its start or last modification.
     pub at: Option<Timestamp>,
     /// Whether any of its objects failed.
     pub has_failed_objects: bool,
@@ -46,7 +46,7 @@ pub struct ModuleHealth {
     pub until: Option<Timestamp>,
     /// Reason for the active override, if it has one.
     pub reason: Option<Arc<str>>,
-    /// Failed runs since the latest restore point.
+    /// Number of failed runs since the latest restore point.
     pub failures: u64,
     /// Whether the module creates restore points; housekeeping modules do not.
     pub makes_restore_points: bool,

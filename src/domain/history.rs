@@ -36,12 +36,12 @@ impl CompletedRun {
         (self.end.is_some() && self.status.is_restore_point()).then_some(self.rank)
     }
 
-    /// Returns the time that was assumed for the run; `None` if its row had a time of its own.
+    /// Returns the time that was assumed for a run without a start; `None` if the run has a start.
     fn assumed_time(&self) -> Option<Timestamp> {
         self.rank.time.filter(|_| self.rank.start.is_none())
     }
 
-    /// Returns whether the row of the run had neither an id nor times.
+    /// Returns whether the row of the run had no times.
     fn is_undated(&self) -> bool {
         self.end.or(self.rank.modified).or(self.rank.start).is_none() && self.rank.time.is_some()
     }
@@ -122,8 +122,8 @@ impl History {
         HistoryUpdate { duplicates, ended }
     }
 
-    /// Corrects the assumed times of failures that are in the future because the clock was ahead when they were
-    /// assumed. Without the correction, such a failure would count even after a later restore point.
+    /// Corrects assumed times that are in the future because the clock was ahead when they were assumed. Without the
+    /// correction, a failure with such a time would count even after a later restore point.
     pub fn clamp(&mut self, now: Timestamp) {
         // A failure after a restore point stays after that restore point, even if the clock is wrong now.
         let after_restore_point = self.last_restore_point().map(|at| at.plus(Duration::from_secs(1)));
@@ -168,7 +168,7 @@ impl History {
         self.newest_ended.as_ref()
     }
 
-    /// Returns the number of runs in the latest list by status.
+    /// Returns the number of runs in the latest list, by status.
     pub fn listed(&self) -> &BTreeMap<JobStatus, u64> {
         &self.listed
     }

@@ -22,7 +22,7 @@ pub struct ModuleKey {
     pub service: Cow<'static, str>,
     /// Name of the module.
     pub module: Cow<'static, str>,
-    /// Backup scope, if the module has any.
+    /// Backup scope, if the module has scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
 }
@@ -135,7 +135,7 @@ pub fn service_of_module(number: u16) -> Option<u16> {
     }
 }
 
-/// Returns the word for a module in API v1 paths, which is its name. The module `None` has no word.
+/// Returns the word for a module in API v1 paths: the module's name. The module `None` has no word.
 pub fn v1_module_word(number: u16) -> Option<&'static str> {
     (number != 0).then(|| MODULES.name(number)).flatten()
 }

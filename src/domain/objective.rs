@@ -24,7 +24,7 @@ pub struct ModuleName<'a> {
     pub service: &'a str,
     /// Name of the module.
     pub module: &'a str,
-    /// The backup scope, if the module has any.
+    /// The backup scope, if the module has scopes.
     pub scope: Option<&'a str>,
     /// The attributes that the operator assigned to the customer.
     pub attributes: Option<&'a Attributes>,

@@ -5,7 +5,7 @@ use icu_normalizer::ComposingNormalizer;
 
 use super::{module_number, service_number};
 
-/// Products whose licences count as backup licences by default.
+/// Pattern for the products whose licences count as backup licences by default.
 pub const DEFAULT_BACKUP_SERVICES: &str = "Cloud Backup *";
 
 /// Prefix of the names for numbers that are missing from the reference, as in `unknown_399`.

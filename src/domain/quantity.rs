@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Parsed, is_not_applicable, parse_present};
 
-/// Largest integer up to which an `f64`, the type of every sample, represents all integers exactly.
+/// An `f64`, the type of every sample, represents all integers up to this one exactly.
 const MAX_EXACT: u64 = 1 << 53;
 
 /// Exclusive upper limit of sizes: 2^63 bytes (8 EiB), the end of the range of signed 64-bit integers.
@@ -128,8 +128,8 @@ pub fn signed(text: &str) -> Parsed<i64> {
     })
 }
 
-/// Parses a size in bytes, rounded half up to a whole byte: `0 GB`, `5.01 GB`, `1,234.5 mb`, `3 TiB`, `12 bytes`. KB to
-/// EB have two meanings; KiB to EiB are always binary.
+/// Parses a size, such as `0 GB`, `5.01 GB`, `1,234.5 mb`, `3 TiB` or `12 bytes`, and converts it to bytes, rounded
+/// half up. KB to EB have two meanings; KiB to EiB are always binary.
 ///
 /// The decimal digits of the text are rounded exactly. A size above 2^53 bytes is the nearest `f64`.
 ///
@@ -162,7 +162,7 @@ pub fn capacity(text: &str) -> Parsed<Capacity> {
     Ok(capacity.filter(|capacity| *capacity != Capacity::default()))
 }
 
-/// Parses one half of a capacity, which is in `default_unit` if it has no unit. The outer `None` means that the half is
+/// Parses one half of a capacity. A half without a unit is in `default_unit`. The outer `None` means that the half is
 /// invalid.
 fn half(text: &str, default_unit: &str) -> Option<Option<Size>> {
     if is_not_applicable(text) {

@@ -111,7 +111,7 @@ impl Run {
         self.status.has_ended(self.end.is_some())
     }
 
-    /// Returns whether the run is queued, or has started and not ended.
+    /// Returns whether the run is queued, or has started but not ended.
     pub fn is_in_progress(&self) -> bool {
         matches!(self.status, JobStatus::Pending | JobStatus::Running) || self.start.is_some() && !self.has_ended()
     }

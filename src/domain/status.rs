@@ -5,7 +5,7 @@ mod job;
 use serde::{Deserialize, Serialize};
 
 pub use self::job::{JobStatus, JobStatusWord, job_status};
-use super::{Parsed, count, is_not_applicable, parse_present, present};
+use super::{Parsed, count, is_not_applicable, labelled, parse_present, present};
 
 /// The status of a customer, from the field `jobStatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,25 +59,16 @@ pub fn customer_status(text: &str) -> Option<CustomerStatus> {
     })
 }
 
-/// How a scan profile finds objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ScanMode {
-    /// Number 0.
-    Express,
-    /// Number 1.
-    Advanced,
-    /// A number or word that is not in the reference.
-    Unknown,
-}
-
-impl ScanMode {
-    /// Returns the label value.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Express => "express",
-            Self::Advanced => "advanced",
-            Self::Unknown => "unknown",
-        }
+labelled! {
+    /// How a scan profile finds objects.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum ScanMode, label {
+        /// Number 0.
+        Express => "express",
+        /// Number 1.
+        Advanced => "advanced",
+        /// A number or word that is not in the reference.
+        Unknown => "unknown",
     }
 }
 
@@ -91,28 +82,18 @@ pub fn scan_mode(text: &str) -> Option<ScanMode> {
     })
 }
 
-/// Who manages a customer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ManagementMode {
-    /// Number 0.
-    Customer,
-    /// Number 1.
-    Partner,
-    /// Number 2.
-    ToBeConfigured,
-    /// A number or word that is not in the reference.
-    Unknown,
-}
-
-impl ManagementMode {
-    /// Returns the label value.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Customer => "customer",
-            Self::Partner => "partner",
-            Self::ToBeConfigured => "to_be_configured",
-            Self::Unknown => "unknown",
-        }
+labelled! {
+    /// Who manages a customer.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum ManagementMode, label {
+        /// Number 0.
+        Customer => "customer",
+        /// Number 1.
+        Partner => "partner",
+        /// Number 2.
+        ToBeConfigured => "to_be_configured",
+        /// A number or word that is not in the reference.
+        Unknown => "unknown",
     }
 }
 

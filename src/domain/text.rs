@@ -57,7 +57,7 @@ pub fn log_safe(text: &str) -> String {
     text.chars().take(MAX_LOGGED_CHARS).map(replace_misleading).collect()
 }
 
-/// Returns the first 64 bits of a text's SHA-256 hash, which are the same in every version of the exporter.
+/// Returns the first 64 bits of a text's SHA-256 hash. They must be the same in every version of the exporter.
 pub(super) fn stable_hash(text: &str) -> u64 {
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
     let bytes = hash.as_ref().iter().take(8);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Metric;
+use super::{ExcludedMetrics, Metric};
 use crate::domain::{MAX_TEXT_CHARS, is_misleading};
 
 /// Placeholder for an absent value. Parsers never return NaN, so it is unambiguous.
@@ -88,7 +88,6 @@ impl<R> Shape<R> {
         let mut table = self.fill(Some(customer_id), rows);
         let duplicates = table.drop_duplicates();
         ShapeTable {
-            first_metric: self.columns.first().map(|column| column.metric.name),
             table: table.finish(),
             duplicates,
         }
@@ -144,11 +143,58 @@ impl<R> Shape<R> {
 /// The metrics of a shape, each with its label names.
 pub type ShapeMetrics = Vec<(Metric, Vec<&'static str>)>;
 
+/// Receives the shapes of a record, each with its rows.
+pub trait ShapeSink {
+    /// Adds a shape with its rows.
+    fn add<R: 'static>(&mut self, shape: &Shape<R>, rows: &[R]);
+}
+
+/// Lists the metrics of the shapes.
+impl ShapeSink for Vec<ShapeMetrics> {
+    fn add<R: 'static>(&mut self, shape: &Shape<R>, _rows: &[R]) {
+        self.push(shape.metrics());
+    }
+}
+
+/// The tables of a customer's record, one per shape. Excluded metrics have no values, so that they never count as
+/// series.
+#[derive(Debug)]
+pub struct CustomerTables<'a> {
+    customer_id: &'a str,
+    excluded: &'a ExcludedMetrics,
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// Number of rows that were dropped because an earlier row of their table has the same labels.
+    pub duplicates: u64,
+}
+
+impl<'a> CustomerTables<'a> {
+    /// Returns an empty list of tables for a customer.
+    pub fn new(customer_id: &'a str, excluded: &'a ExcludedMetrics) -> Self {
+        Self {
+            customer_id,
+            excluded,
+            tables: Vec::new(),
+            duplicates: 0,
+        }
+    }
+}
+
+impl ShapeSink for CustomerTables<'_> {
+    fn add<R: 'static>(&mut self, shape: &Shape<R>, rows: &[R]) {
+        let ShapeTable { mut table, duplicates } = shape.table(self.customer_id, rows);
+        let columns = shape.columns.iter().enumerate();
+        for (position, _) in columns.filter(|(_, column)| self.excluded.contains(&column.metric)) {
+            table.clear_column(position);
+        }
+        self.tables.push(table);
+        self.duplicates += duplicates;
+    }
+}
+
 /// The table of a shape.
 #[derive(Debug)]
 pub struct ShapeTable {
-    /// The name of the shape's first metric, which identifies the shape.
-    pub first_metric: Option<&'static str>,
     /// Samples of the rows.
     pub table: Table,
     /// Number of rows that were dropped because an earlier row has the same labels.
@@ -226,7 +272,7 @@ impl Table {
     }
 
     /// Removes the values of a column.
-    pub(crate) fn clear_column(&mut self, column: usize) {
+    fn clear_column(&mut self, column: usize) {
         let rows = self.rows();
         let start = column.saturating_mul(rows);
         if let Some(values) = self.values.get_mut(start..start.saturating_add(rows)) {
@@ -393,7 +439,7 @@ mod tests {
 
     #[test]
     fn rows_keep_their_labels_and_absent_values() {
-        let ShapeTable { table, duplicates, .. } = SHAPE.table(
+        let ShapeTable { table, duplicates } = SHAPE.table(
             "c1",
             &[
                 Row("x", Some(2.5)),
@@ -411,7 +457,7 @@ mod tests {
         assert_eq!(table.value(0, 0), Some(2.5));
         assert_eq!(table.value(1, 0), None);
         assert_eq!(table.value(1, 1), Some(1.0));
-        assert_eq!(table.value(2, 0), None, "values that are not finite are absent");
+        assert_eq!(table.value(2, 0), None, "a value that is not finite must be absent");
         assert_eq!(table.samples(), 4);
     }
 }

@@ -80,8 +80,8 @@ impl Acceptor {
             outage.failures += 1;
             outage.ends_at = None;
         }
-        if let Some(silent) = self.throttle.permit("http", "accept", self.began.elapsed()) {
-            warn!(%error, silent, "cannot accept connections");
+        if let Some(suppressed) = self.throttle.permit("http", "accept", self.began.elapsed()) {
+            warn!(%error, suppressed, "cannot accept connections");
             self.outage.get_or_insert(Outage {
                 failures: 1,
                 ends_at: None,

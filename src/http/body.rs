@@ -135,7 +135,7 @@ mod tests {
         let pool = BufferPool::default();
         let pooled = || lock(&pool.0).len();
         drop(pool.take());
-        assert_eq!(pooled(), 0, "the pool was empty");
+        assert_eq!(pooled(), 0, "a buffer without capacity must not be pooled");
         let frames: Vec<Frame> = (0..2 * MAX_POOLED_BUFFERS)
             .map(|_| {
                 let mut frame = pool.take();
@@ -164,7 +164,7 @@ mod tests {
         other.abort();
         assert_eq!(items, (0..10 * FRAMES_PER_YIELD).collect::<Vec<_>>());
         let yields = yields.load(Ordering::Relaxed);
-        assert!(yields >= 10, "{yields}");
+        assert!(yields >= 10, "{yields} yields; expected at least 10");
     }
 
     #[tokio::test]

@@ -51,7 +51,8 @@ impl Caller {
     }
 }
 
-/// Checks whether a request may change state. A request from an unknown client may not.
+/// Checks whether a request may change state. The client must be authenticated or on this machine, and the request must
+/// not come from a web page.
 ///
 /// # Errors
 /// Returns the response that rejects the request.

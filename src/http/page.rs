@@ -145,7 +145,7 @@ pub(super) fn list(site: &super::Site, assets: &[Asset], kind: &str) -> Page {
                 li { a href=(name) { (name) } }
             }
         }
-        p.soft { "To write these files to disk: " code { "elements_exporter assets DIR" } }
+        p.soft { "To write these files to disk, run " code { "elements_exporter assets DIR" } "." }
     };
     subpage(site, kind, &content)
 }

@@ -41,7 +41,7 @@ pub enum Error {
     #[error(transparent)]
     Settings(#[from] crate::settings::Error),
     /// The changed file would reduce the protection.
-    #[error("{}: {key} was removed; restart to reduce protection", path.display())]
+    #[error("{}: {key} was removed; restart the exporter to apply this change", path.display())]
     Weaker {
         /// Path of the file.
         path: PathBuf,
@@ -62,7 +62,7 @@ fn read_text(file: &Path) -> Result<String, Error> {
 pub enum ServerTransport {
     /// HTTP without TLS.
     Plain,
-    /// TLS without client certificates.
+    /// TLS without a required client certificate.
     Tls,
     /// TLS with a required client certificate.
     TlsWithClientCertificate,

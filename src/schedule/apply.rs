@@ -123,8 +123,7 @@ impl Scheduler {
     fn bring_forward_unlicensed(&mut self) {
         let now = self.now();
         for collector in ids().filter(|collector| collector.descriptor().is_optional) {
-            let targets: Vec<Target> = self.queue.targets(collector).cloned().collect();
-            for target in targets {
+            for target in self.targets(collector) {
                 if self.store.unlicensed_at(collector, &target).is_some() {
                     self.queue.bring_forward(collector, &target, now);
                 }
@@ -141,8 +140,7 @@ impl Scheduler {
             if interval_of(&self.config.plans, collector) >= interval_of(before, collector) {
                 continue;
             }
-            let targets: Vec<Target> = self.queue.targets(collector).cloned().collect();
-            for target in targets {
+            for target in self.targets(collector) {
                 let at = self.due_after_restart(collector, &target, now);
                 self.queue.bring_forward(collector, &target, at);
             }

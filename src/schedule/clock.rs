@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(
             clocks.update(mono(62), wall(62 - 3600)),
             None,
-            "a step must be reported once"
+            "a step must be reported only once"
         );
         assert_eq!(clocks.update(mono(63), wall(86_400)), Some(Step::Forward));
         assert_eq!(clocks.update(mono(64), wall(86_401)), None);

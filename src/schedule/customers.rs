@@ -73,7 +73,7 @@ impl Scheduler {
         if !reconciled.removed.is_empty() {
             info!(
                 customers = reconciled.removed.len(),
-                "customers removed: absent from two complete lists"
+                "customers removed: absent from two consecutive complete lists"
             );
             self.remove_customers(&reconciled.removed);
         }
@@ -121,7 +121,7 @@ impl Scheduler {
         if due.collector != CollectorId::CUSTOMERS || !known {
             return;
         }
-        info!(customer_id = %id.log_safe(), "customer removed: not found in two polls");
+        info!(customer_id = %id.log_safe(), "customer removed: repeated polls failed, the last with status 404");
         self.store.remove_customer(id);
         for collector in ids().filter(|collector| *collector != CollectorId::CUSTOMERS) {
             self.queue.retain(collector, |target| *target != due.target);
@@ -268,7 +268,7 @@ impl Scheduler {
             && self.store.unlicensed_at(collector, target).is_none()
     }
 
-    /// Records the result of the latest poll of the customer list for `elements_up`. In per-customer mode, an error
+    /// Records, for `elements_up`, the result of the latest poll of the customer list. In per-customer mode, an error
     /// about a single customer does not count, because it says nothing about the API.
     pub(super) fn record_list_result(&mut self, result: &Result<(), PollError>) {
         let lists_per_customer = self.lists_per_customer();
@@ -284,15 +284,7 @@ impl Scheduler {
         };
     }
 
-    /// Polls the customer list now or, if a poll of the list is running, again afterwards.
-    pub(super) fn bring_forward_customers(&mut self) {
-        let now = self.now();
-        for target in self.targets(CollectorId::CUSTOMERS) {
-            self.queue.poll_again(CollectorId::CUSTOMERS, &target, now);
-        }
-    }
-
-    /// Polls all targets of a collector again, including targets with a running poll.
+    /// Polls all targets of a collector now or, if a target's poll is running, again afterwards.
     pub(super) fn poll_all_again(&mut self, collector: CollectorId) {
         let now = self.now();
         for target in self.targets(collector) {
@@ -300,7 +292,7 @@ impl Scheduler {
         }
     }
 
-    fn targets(&self, collector: CollectorId) -> Vec<Target> {
+    pub(super) fn targets(&self, collector: CollectorId) -> Vec<Target> {
         self.queue.targets(collector).cloned().collect()
     }
 }

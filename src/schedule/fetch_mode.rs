@@ -18,7 +18,7 @@ pub(super) enum FetchMode {
     /// One list for all customers.
     #[default]
     Bulk,
-    /// One list per customer, because the configuration names the customers.
+    /// One list per customer, because the configuration lists the customers by id.
     PerCustomer,
     /// One list per customer, because the bulk list is forbidden.
     PerCustomerUntilAllowed,
@@ -71,7 +71,7 @@ impl Scheduler {
         let mode = if result.is_err() {
             warn!(
                 collector = due.collector.name(),
-                "bulk list forbidden; polling per customer"
+                "bulk list unavailable; polling per customer"
             );
             FetchMode::PerCustomerUntilAllowed
         } else {

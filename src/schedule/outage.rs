@@ -1,5 +1,5 @@
-//! Simulates an outage of one hour, and counts the requests that the queue and the rate limiter send to the failing
-//! host.
+//! Simulates an outage of one hour, and counts the requests to the failing host that the queue and the rate limiter
+//! allow.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::domain::CustomerId;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The collectors that are polled: the customer list and three resources of each customer, at their default intervals.
+/// Endpoints of the simulated collectors, with their default intervals in seconds: the customer list and three
+/// resources of each customer.
 const COLLECTORS: [(Endpoint, u64); 4] = [
     (Endpoint::Customers, 900),
     (Endpoint::Jobs, 300),
@@ -139,10 +140,13 @@ fn outage_needs_no_more_requests_than_normal_operation() {
         // of the outage.
         assert!(
             down <= 1.2 * healthy + 20.0,
-            "{customers} customers: {down} after {healthy}"
+            "{customers} customers: {down} requests during the outage, {healthy} in the hour before"
         );
         if customers >= 100 {
-            assert!(down <= 1.2 * healthy, "{customers} customers: {down} after {healthy}");
+            assert!(
+                down <= 1.2 * healthy,
+                "{customers} customers: {down} requests during the outage, {healthy} in the hour before"
+            );
         }
         let first_success = requests
             .iter()
@@ -150,7 +154,7 @@ fn outage_needs_no_more_requests_than_normal_operation() {
         let first_success = first_success.map_or(Duration::MAX, |request| request.at);
         assert!(
             first_success < 3 * HOUR + Duration::from_secs(300),
-            "{customers} customers: {first_success:?}"
+            "{customers} customers: first success at {first_success:?}"
         );
         // In each second, the number of requests is at most the maximum rate plus the burst.
         for second in 0..600 {

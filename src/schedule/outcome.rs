@@ -35,7 +35,7 @@ enum ResultKind<'a> {
     Success,
     /// The target lacks the service.
     Unlicensed,
-    /// The bulk list is forbidden, so the collector polls per customer from now on.
+    /// The bulk list is unavailable, so the collector polls per customer from now on.
     Fallback,
     Failure(&'a PollError),
 }
@@ -177,9 +177,9 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether a failed poll is repeated early. Polls that fail because there is no token do not send a
-    /// request, so they may be repeated. Polls of the customer list may also be repeated, because they detect the end
-    /// of an outage. Other polls are repeated only while the retry budget lasts.
+    /// Returns whether a failed poll is repeated early. Forbidden polls are not repeated early. Polls that fail because
+    /// there is no token do not send a request, so they may be repeated. Polls of the customer list may also be
+    /// repeated, because they detect the end of an outage. Other polls are repeated only while the retry budget lasts.
     pub(super) fn may_repeat(&self, due: &Due, error: &PollError) -> bool {
         if error.is_forbidden() {
             return false;
@@ -350,9 +350,8 @@ impl Scheduler {
             None => {}
         }
         // A changed permission takes effect immediately, even if the next poll is a day away.
-        let targets: Vec<Target> = self.queue.targets(due.collector).cloned().collect();
         let now = self.now();
-        for target in targets {
+        for target in self.targets(due.collector) {
             let has_data = self.store.succeeded(due.collector, &target);
             let is_unlicensed = self.store.unlicensed_at(due.collector, &target).is_some();
             if brings_forward(before, is_permitted, has_data, is_unlicensed) {
@@ -390,13 +389,13 @@ impl Scheduler {
         let (endpoint, reason) = (error.endpoint(due.collector), error.reason());
         self.health.poll_failed(endpoint, reason);
         let (collector, now) = (due.collector.name(), self.now());
-        if let Some(repeated) = self.failures.log_throttle.permit(collector, reason, now) {
+        if let Some(suppressed) = self.failures.log_throttle.permit(collector, reason, now) {
             warn!(
                 collector,
                 endpoint = endpoint.as_str(),
                 reason,
                 customer_id = %due.target.log_safe(),
-                repeated,
+                suppressed,
                 request_id = error.request_id().map(tracing::field::display),
                 error = error_chain(error.cause()),
                 "poll failed; serving last known values"

@@ -78,37 +78,11 @@ struct CollectorQueue {
     lateness_limit: LatenessLimit,
     /// Tier of all targets; `None` if it depends on the target.
     tier: Option<Tier>,
-    waiting: WaitingTargets,
+    /// Waiting targets by urgency, ordered by due time.
+    waiting: BTreeMap<Urgency, BTreeSet<(MonotonicTime, Target)>>,
     /// Due times of the waiting targets.
     due: BTreeMap<Target, (MonotonicTime, Urgency)>,
     in_progress: BTreeMap<Target, InProgress>,
-}
-
-/// Waiting targets by urgency and due time.
-#[derive(Debug, Default)]
-struct WaitingTargets {
-    signalled: BTreeSet<(MonotonicTime, Target)>,
-    ordinary: BTreeSet<(MonotonicTime, Target)>,
-    quiet: BTreeSet<(MonotonicTime, Target)>,
-}
-
-impl WaitingTargets {
-    fn get_mut(&mut self, urgency: Urgency) -> &mut BTreeSet<(MonotonicTime, Target)> {
-        match urgency {
-            Urgency::Signalled => &mut self.signalled,
-            Urgency::Ordinary => &mut self.ordinary,
-            Urgency::Quiet => &mut self.quiet,
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (Urgency, &BTreeSet<(MonotonicTime, Target)>)> {
-        [
-            (Urgency::Signalled, &self.signalled),
-            (Urgency::Ordinary, &self.ordinary),
-            (Urgency::Quiet, &self.quiet),
-        ]
-        .into_iter()
-    }
 }
 
 /// A target with a running poll.
@@ -116,8 +90,8 @@ impl WaitingTargets {
 struct InProgress {
     /// Time at which the target became due.
     since: MonotonicTime,
-    /// Time at which the target became due again during the poll, and the urgency. The response to the running poll may
-    /// be older than the change.
+    /// If the target became due again during the poll: the time and the urgency. The response to the running poll may
+    /// be older than the change that made the target due again.
     again: Option<(MonotonicTime, Urgency)>,
 }
 
@@ -193,8 +167,8 @@ impl Queue {
     /// [`Queue::done`] then returns false.
     pub(super) fn retain(&mut self, collector: CollectorId, keep: impl Fn(&Target) -> bool) {
         let queue = self.collectors.get_mut(collector);
-        for urgency in [Urgency::Signalled, Urgency::Ordinary, Urgency::Quiet] {
-            queue.waiting.get_mut(urgency).retain(|(_, target)| keep(target));
+        for waiting in queue.waiting.values_mut() {
+            waiting.retain(|(_, target)| keep(target));
         }
         queue.due.retain(|target, _| keep(target));
         queue.in_progress.retain(|target, _| keep(target));
@@ -263,7 +237,7 @@ impl Queue {
             0
         };
         let queue = self.collectors.get_mut(collector);
-        let (since, target) = queue.waiting.get_mut(urgency).pop_first()?;
+        let (since, target) = queue.waiting.get_mut(&urgency)?.pop_first()?;
         queue.due.remove(&target);
         let in_progress = InProgress { since, again: None };
         queue.in_progress.insert(target.clone(), in_progress);
@@ -339,14 +313,14 @@ impl CollectorQueue {
         Self {
             lateness_limit: LatenessLimit::new(HOUR, HOUR),
             tier,
-            waiting: WaitingTargets::default(),
+            waiting: BTreeMap::new(),
             due: BTreeMap::new(),
             in_progress: BTreeMap::new(),
         }
     }
 
     fn wait(&mut self, target: Target, at: MonotonicTime, urgency: Urgency) {
-        self.waiting.get_mut(urgency).insert((at, target.clone()));
+        self.waiting.entry(urgency).or_default().insert((at, target.clone()));
         self.due.insert(target, (at, urgency));
     }
 
@@ -356,13 +330,13 @@ impl CollectorQueue {
         (due, urgency): (MonotonicTime, Urgency),
         (at, new): (MonotonicTime, Urgency),
     ) {
-        self.waiting.get_mut(urgency).remove(&(due, target.clone()));
+        self.waiting.entry(urgency).or_default().remove(&(due, target.clone()));
         self.wait(target.clone(), at, new);
     }
 
     /// Returns the earliest due time of the waiting targets.
     fn first(&self) -> Option<MonotonicTime> {
-        let firsts = self.waiting.iter().filter_map(|(_, waiting)| waiting.first());
+        let firsts = self.waiting.values().filter_map(BTreeSet::first);
         firsts.map(|(at, _)| *at).min()
     }
 
@@ -370,15 +344,15 @@ impl CollectorQueue {
     fn first_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         // This is the smallest key after `now`, because times have nanosecond resolution.
         let later = (now.saturating_add(MonotonicTime::from_nanos(1)), Target::Partner);
-        let firsts = self.waiting.iter();
-        let firsts = firsts.filter_map(|(_, waiting)| waiting.range(&later..).next());
+        let firsts = self.waiting.values();
+        let firsts = firsts.filter_map(|waiting| waiting.range(&later..).next());
         firsts.map(|(at, _)| *at).min()
     }
 
     /// Returns the rank of the first due target of each urgency. Within one urgency, all targets have the same lateness
     /// limit, so the target that has waited longest is first.
     fn heads(&self, now: MonotonicTime) -> impl Iterator<Item = (Rank, Urgency)> {
-        self.waiting.iter().filter_map(move |(urgency, waiting)| {
+        self.waiting.iter().filter_map(move |(&urgency, waiting)| {
             let (since, target) = waiting.first()?;
             let late = now.checked_sub(*since)?;
             let tier = self.tier.unwrap_or_else(|| match (target, urgency) {

@@ -78,8 +78,8 @@ impl Outcome {
     }
 }
 
-/// Whether the optional collectors run. They send one request per hundred customers for baselines. Per customer, they
-/// send ten requests for users, four for consent, and twenty for the reports of a failed backup.
+/// Whether the optional collectors are enabled. They send one request per hundred customers for baselines. Per
+/// customer, they send ten requests for users, four for consent, and twenty for the reports of a failed backup.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Optional {
     Off,
@@ -280,7 +280,7 @@ fn optional_collectors_do_not_delay_a_failed_backup() {
         for fraction in [0.5, 0.9] {
             assert!(
                 with.quantile(fraction) <= without.quantile(fraction) + 2 * one_poll,
-                "{customers} {fraction}"
+                "{customers} customers, quantile {fraction}"
             );
         }
         assert!(
@@ -291,7 +291,7 @@ fn optional_collectors_do_not_delay_a_failed_backup() {
         assert_eq!(
             with.optional == 0,
             is_too_low,
-            "optional collectors must use the remaining rate: {}",
+            "optional collectors must send requests only if the rate suffices: {customers} customers, {} requests",
             with.optional
         );
     }

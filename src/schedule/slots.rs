@@ -92,7 +92,7 @@ impl Loads {
         if is_optional && self.0.get(own).running >= max_optional(slots) {
             return false;
         }
-        // Other collectors need not leave slots for optional collectors.
+        // A collector that is not optional need not leave slots for optional collectors.
         let counts = move |other: CollectorId| is_optional || !other.descriptor().is_optional;
         let others = self
             .0

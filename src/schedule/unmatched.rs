@@ -9,8 +9,8 @@ use super::{Scheduler, wall_clock};
 use crate::collector::{self, CollectorId, Customer, PollOutput, Record};
 use crate::domain::{CustomerId, DEFAULT_BACKUP_SERVICES, KnownNames, Pattern, Shard, UnmatchedPattern, log_safe};
 
-/// Maximum number of patterns that are logged individually. If there are more, they usually have the same cause, and the
-/// search for the nearest name is slow.
+/// Maximum number of patterns that are logged individually. If there are more, they usually have the same cause, and
+/// the search for the nearest name is slow.
 const MAX_LOGGED: usize = 20;
 
 /// Number of cycles of `jobs` after which customers without a record are ignored. A short outage affects only one

@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(
             targets.len(),
             partition.shards.iter().map(Vec::len).sum::<usize>(),
-            "a customer occurs twice"
+            "a customer must not be in two shards"
         );
         targets.len()
     }
@@ -108,7 +108,7 @@ mod tests {
         list_customers(&store, 0..100);
         assert!(
             Arc::ptr_eq(&cache.partition(7, &store).shards, &first.shards),
-            "no customer was added"
+            "an unchanged list must not change the cached partition"
         );
         list_customers(&store, 100..101);
         assert_eq!(customer_count(&cache.partition(7, &store)), 101);

@@ -109,7 +109,10 @@ impl<'a> DocumentReader<'a> {
             event => self.node(event, mark, depth)?,
         };
         if depth.saturating_add(height) > MAX_DEPTH {
-            return Err(self.error(mark, "is nested too deeply"));
+            return Err(self.error(
+                mark,
+                format!("is nested too deeply; expected at most {MAX_DEPTH} levels"),
+            ));
         }
         if anchor > 0 {
             let size = self.size.saturating_sub(before);
@@ -122,7 +125,10 @@ impl<'a> DocumentReader<'a> {
 
     fn node(&mut self, event: Event, mark: &Marker, depth: usize) -> Result<Node, Error> {
         if depth > MAX_DEPTH {
-            return Err(self.error(mark, "is nested too deeply"));
+            return Err(self.error(
+                mark,
+                format!("is nested too deeply; expected at most {MAX_DEPTH} levels"),
+            ));
         }
         self.add_size(VALUE_OVERHEAD_BYTES, mark)?;
         Ok(match event {

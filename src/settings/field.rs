@@ -157,7 +157,7 @@ impl<'a> Field<'a> {
     pub(crate) fn raw_text(&self) -> Result<&'a str, Error> {
         match self.kind() {
             ValueKind::String(text) => Ok(text),
-            _ => Err(self.invalid("is not text; expected one value")),
+            _ => Err(self.error(format!("must be text, not {}; expected one value", self.kind_name()))),
         }
     }
 
@@ -259,7 +259,7 @@ impl<'a> Field<'a> {
         let found = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
         found.map(|(_, choice)| *choice).ok_or_else(|| {
             let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-            self.invalid(format!("is not one of the choices; expected {}", words.join(", ")))
+            self.invalid(format!("is not allowed; expected one of {}", words.join(", ")))
         })
     }
 
@@ -286,7 +286,7 @@ impl<'a> Field<'a> {
     fn glob<T>(&self, parse: fn(&str) -> Result<T, InvalidPattern>) -> Result<T, Error> {
         parse(self.text()?).map_err(|problem| {
             self.invalid(format!(
-                "is not a glob ({problem}); expected a name, in which * matches anything"
+                "is not a glob ({problem}); expected a name or a glob, in which * matches any text"
             ))
         })
     }
@@ -296,8 +296,8 @@ impl<'a> Field<'a> {
         self.raw_text().unwrap_or_default().trim()
     }
 
-    /// Returns an error that begins with the invalid value, such as `"x" is not a duration; expected something like
-    /// 30s`.
+    /// Returns an error whose problem begins with the invalid value. An example is `"x" is not a duration; expected
+    /// something like 30s`.
     pub(crate) fn invalid(&self, problem: impl AsRef<str>) -> Error {
         self.error(format!("{} {}", self.shown_value(), problem.as_ref()))
     }
@@ -436,7 +436,7 @@ mod tests {
         let text = |yaml| read(yaml, |field| field.text().map(str::to_owned));
         assert_eq!(text("' demo '").unwrap(), "demo");
         assert_eq!(text("007").unwrap(), "007");
-        assert_eq!(text("[x]").unwrap_err(), "a list is not text; expected one value");
+        assert_eq!(text("[x]").unwrap_err(), "must be text, not a list; expected one value");
         assert_eq!(
             text("' '").unwrap_err(),
             "\" \" is empty; set a value, or remove the key"
@@ -448,10 +448,7 @@ mod tests {
         );
         let choice = |yaml| read(yaml, |field| field.choice(&[("a", 1), ("b", 2)]));
         assert_eq!(choice("B"), Ok(2));
-        assert_eq!(
-            choice("c").unwrap_err(),
-            "\"c\" is not one of the choices; expected a, b"
-        );
+        assert_eq!(choice("c").unwrap_err(), "\"c\" is not allowed; expected one of a, b");
         let long = read(&"x".repeat(MAX_SHOWN_CHARS + 1), |field| field.boolean()).unwrap_err();
         assert!(long.contains(&format!("\"{}\"…", "x".repeat(MAX_SHOWN_CHARS))));
     }
@@ -463,7 +460,7 @@ mod tests {
         assert_eq!(secret("1234").unwrap().expose(), "1234");
         assert_eq!(
             secret("[hunter2]").unwrap_err(),
-            "a list is not text; expected one value"
+            "must be text, not a list; expected one value"
         );
         assert_eq!(
             secret("\"\\n\"").unwrap_err(),
@@ -493,12 +490,12 @@ mod tests {
         );
         assert_eq!(
             words("[[x]]").unwrap_err(),
-            "[0]: a list is not text; expected one value"
+            "[0]: must be text, not a list; expected one value"
         );
         assert_eq!(
             read("['[a']", |field| field.patterns()).unwrap_err(),
             "[0]: \"[a\" is not a glob (unclosed character class; missing ']'); \
-             expected a name, in which * matches anything"
+             expected a name or a glob, in which * matches any text"
         );
     }
 }

@@ -1,13 +1,11 @@
-//! Routes that control the simulator: faults, world, requests, clock and scopes. They need no token.
-
-use std::time::Duration;
+//! Routes that control the simulator: faults and scopes. They need no token.
 
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::response::{ApiResponse, Call};
-use super::{Clock, Fault, Request, State, TOKEN_PATH};
+use super::{Fault, State, TOKEN_PATH};
 
 /// Returns whether a path belongs to the control routes.
 pub(super) fn owns(path: &str) -> bool {
@@ -31,9 +29,6 @@ pub(super) fn respond(state: &mut State, call: &Call) -> ApiResponse {
             state.faults.clear();
             ApiResponse::empty(StatusCode::NO_CONTENT)
         }
-        ("GET", "/-/world") => ApiResponse::json(json!(state.world)),
-        ("GET", "/-/requests") => ApiResponse::json(state.requests.iter().map(without_secrets).collect()),
-        ("POST", "/-/advance") => advance(state, call),
         ("POST", "/-/scopes") => match body(call) {
             Ok(scopes) => {
                 state.registration.scopes = scopes;
@@ -41,8 +36,8 @@ pub(super) fn respond(state: &mut State, call: &Call) -> ApiResponse {
             }
             Err(error_response) => error_response,
         },
-        (_, "/" | "/-/healthy" | "/-/world" | "/-/requests") => ApiResponse::method_not_allowed("GET"),
-        (_, "/-/advance" | "/-/scopes") => ApiResponse::method_not_allowed("POST"),
+        (_, "/" | "/-/healthy") => ApiResponse::method_not_allowed("GET"),
+        (_, "/-/scopes") => ApiResponse::method_not_allowed("POST"),
         (_, "/-/faults") => ApiResponse::method_not_allowed("GET, POST, DELETE"),
         _ => ApiResponse::not_found("path"),
     }
@@ -50,27 +45,6 @@ pub(super) fn respond(state: &mut State, call: &Call) -> ApiResponse {
 
 fn body<T: DeserializeOwned>(call: &Call) -> Result<T, ApiResponse> {
     serde_json::from_str(&call.body).map_err(|error| ApiResponse::error(StatusCode::BAD_REQUEST, &error.to_string()))
-}
-
-fn without_secrets(request: &Request) -> serde_json::Value {
-    let mut without_secrets = request.clone();
-    if without_secrets.path == TOKEN_PATH {
-        without_secrets.body.clear();
-    }
-    json!(without_secrets)
-}
-
-fn advance(state: &mut State, call: &Call) -> ApiResponse {
-    if state.clock == Clock::Wall {
-        return ApiResponse::error(StatusCode::CONFLICT, "the wall clock cannot be advanced");
-    }
-    match call.parameter("seconds").and_then(|seconds| seconds.parse().ok()) {
-        Some(seconds) => {
-            state.advance(Duration::from_secs(seconds));
-            ApiResponse::json(json!({"now": state.world.now()}))
-        }
-        None => ApiResponse::error(StatusCode::BAD_REQUEST, "seconds must be a whole number"),
-    }
 }
 
 fn overview(state: &State, call: &Call) -> String {
@@ -108,13 +82,10 @@ API v3:
 Endpoints of the simulator itself, without a token:
 
   curl {base}/-/healthy
-  curl {base}/-/world
-  curl {base}/-/requests
   curl {base}/-/faults
   curl {base}/-/faults -d '[{{"path": "*/jobs*", "kind": "throttle", "retry_after": "3", "times": 5}}]'
   curl -X DELETE {base}/-/faults
   curl {base}/-/scopes -d '["partner.customers.read.all"]'
-  curl -X POST "{base}/-/advance?seconds=3600"      (only with a manual clock)
 
 Fault kinds: status delay hang hang_body drip truncate short_length reset wrong_body redirect throttle
 gzip_bomb replace next_link extra_header ignore_paging total_count

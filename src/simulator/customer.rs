@@ -11,7 +11,7 @@ use super::schedule::{self, Schedule, gigabytes};
 use super::services::Services;
 
 /// A customer of the partner.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Customer {
     /// Tenant owner id, by default a UUID.
     pub id: String,
@@ -40,7 +40,7 @@ pub struct Customer {
 }
 
 /// A tenant of a customer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tenant {
     /// The tenant id.
     pub id: String,
@@ -51,7 +51,7 @@ pub struct Tenant {
 }
 
 /// A module of a service, or one of its backup scopes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Module {
     /// Number of the job type.
     pub job_type: u16,
@@ -63,12 +63,11 @@ pub struct Module {
     pub runs: Vec<Run>,
     /// Schedule of further runs; `None` if there will be none.
     pub(crate) schedule: Option<Schedule>,
-    #[serde(skip)]
     pub(crate) next_slot: i64,
 }
 
 /// A row of protected data.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProtectedRow {
     /// Tenant; `None` if the API does not report it. API v1 merges the rows of several tenants.
     pub tenant_id: Option<String>,
@@ -88,7 +87,6 @@ pub struct ProtectedRow {
     pub last_run: Option<i64>,
     /// Fields that replace or extend the row's JSON.
     pub raw_fields: BTreeMap<String, Value>,
-    #[serde(skip)]
     pub(crate) growth: Option<Growth>,
 }
 

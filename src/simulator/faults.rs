@@ -112,7 +112,7 @@ pub enum FaultKind {
         #[serde(default = "default_throttle_status")]
         code: u16,
     },
-    /// A small gzip body that decompresses to a large amount of whitespace.
+    /// A small gzip body that decompresses to a large amount of white space.
     GzipBomb {
         /// Decompressed size in bytes.
         bytes: u64,

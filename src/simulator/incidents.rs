@@ -6,8 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use super::rng::SeededRng;
 
 /// Number of customers at the start of the list that each have a different scenario.
@@ -38,8 +36,7 @@ const WEEKENDS: u64 = 75;
 const EPOCH_WEEKDAY: i64 = 3;
 
 /// Effect of a past incident on a module's runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interruption {
     /// Each run failed before it processed an object.
     Failing,
@@ -62,7 +59,7 @@ pub(crate) enum Affected {
 pub(crate) const MAIN_MODULES: usize = 4;
 
 /// A period in which the runs of a module were interrupted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interval {
     pub(crate) interruption: Interruption,
     /// Unix time of the start.

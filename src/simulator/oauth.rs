@@ -226,7 +226,7 @@ impl Certificate {
     fn read(pem: &str) -> std::io::Result<Self> {
         let invalid = |message: &str| std::io::Error::new(std::io::ErrorKind::InvalidInput, message.to_owned());
         let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes())
-            .map_err(|_| invalid("the registered certificate is not PEM"))?;
+            .map_err(|_| invalid("the registered certificate is not in PEM format"))?;
         let certificate = block
             .parse_x509()
             .map_err(|_| invalid("the registered certificate cannot be parsed"))?;

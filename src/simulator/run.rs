@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use serde_json::Value;
 
 use super::rng::SeededRng;
@@ -30,7 +29,7 @@ pub(crate) mod status {
 }
 
 /// A run of a module. Each API version formats it differently.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Run {
     /// Job id; `N/A` for some runs.
     pub id: String,
@@ -60,7 +59,6 @@ pub struct Run {
     pub raw_fields: BTreeMap<String, Value>,
     /// Slot in the schedule, from which the unfinished run is updated; `None` if the run has ended or was created by a
     /// test.
-    #[serde(skip)]
     pub slot: Option<i64>,
 }
 

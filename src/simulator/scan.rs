@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use serde_json::Value;
 
 use super::rng::SeededRng;
 
 /// A scan profile.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScanProfile {
     /// Id of the profile.
     pub id: String,
@@ -48,7 +47,7 @@ pub struct ScanProfile {
 }
 
 /// A container of a scan profile.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Container {
     /// Name of the container.
     pub name: String,
@@ -57,7 +56,7 @@ pub struct Container {
 }
 
 /// The daily report of a scan profile.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DailyReport {
     /// Unix time of the report. Without it, the time of the profile's last modification is sent.
     pub updated: Option<i64>,
@@ -74,7 +73,7 @@ pub struct DailyReport {
 }
 
 /// An object listed in a daily report.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// Name of the object.
     pub object: String,
@@ -83,7 +82,7 @@ pub struct Change {
 }
 
 /// Schedule of a profile's scans, and their results.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Scans {
     pub(crate) key: u64,
     pub(crate) phase: i64,
@@ -93,7 +92,6 @@ pub(crate) struct Scans {
     pub(crate) is_odd: bool,
     /// Whether there is a daily scan. Without it, there is no report.
     pub(crate) daily: bool,
-    #[serde(skip)]
     pub(crate) reported: Option<i64>,
 }
 

@@ -4,15 +4,12 @@
 //!
 //! This file is long because it also contains the tests of habits and interruptions.
 
-use serde::Serialize;
-
 use super::incidents::{Interruption, Interval};
 use super::rng::SeededRng;
 use super::run::{ABSENT, NO_SIZE, Run, status};
 
 /// How a module's runs usually end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
     /// Each run creates a restore point, sometimes with failed objects.
     Steady,
@@ -37,8 +34,7 @@ pub(crate) enum Habit {
 }
 
 /// Amount of work of a module's runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// About this many objects.
     Objects(u64),
@@ -49,7 +45,7 @@ pub(crate) enum Work {
 }
 
 /// Schedule of a module's runs. All periods are already divided by the speed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Schedule {
     pub(crate) phase: i64,
     pub(crate) period: i64,

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use super::rng::SeededRng;
 use super::run::{Run, status};
 
@@ -22,7 +20,7 @@ pub(crate) const SIGNS: [&str; 3] = [
 const MAX_REPORT_ROWS: u64 = 50_000;
 
 /// Services of a tenant.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Services {
     /// Seats, by number of the tenant type.
     pub seats: BTreeMap<u16, Seats>,
@@ -62,7 +60,7 @@ impl Services {
 }
 
 /// Seats of a tenant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seats {
     /// Assigned seats.
     pub assigned: i64,
@@ -71,7 +69,7 @@ pub struct Seats {
 }
 
 /// State of a tenant's baselines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Baseline {
     /// Status, by its number in the reference.
     pub status: i64,

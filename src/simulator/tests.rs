@@ -406,19 +406,6 @@ async fn raw_values_are_sent_unchanged() {
 }
 
 #[tokio::test]
-async fn rate_beyond_the_limit_is_throttled() {
-    let partner = Partner::with_token(Settings {
-        rate_limit: Some(0.001),
-        ..fixed_settings()
-    })
-    .await;
-    let response = partner.get("/partner/customers").await;
-    assert_eq!(response.status(), 429);
-    let healthy = partner.client.get(partner.url("/-/healthy")).send().await.unwrap();
-    assert_eq!(healthy.status(), 200);
-}
-
-#[tokio::test]
 async fn control_routes_need_no_token() {
     let partner = Partner::start(fixed_settings()).await;
     let get = async |path: &str| partner.client.get(partner.url(path)).send().await.unwrap();
@@ -437,7 +424,7 @@ async fn control_routes_need_no_token() {
     assert_eq!(
         get("/-/healthy").await.status(),
         200,
-        "faults do not affect control routes"
+        "faults must not affect control routes"
     );
     assert_eq!(get("/partner/customers").await.status(), 500);
     assert_eq!(
@@ -450,16 +437,10 @@ async fn control_routes_need_no_token() {
     assert_eq!(cleared.status(), 204);
     assert_eq!(body(get("/-/faults").await).await, json!([]));
 
-    assert_eq!(body(post("/-/advance?seconds=60", "").await).await["now"], NOW + 60);
-    assert_eq!(post("/-/advance?seconds=x", "").await.status(), 400);
     assert_eq!(post("/-/scopes", r#"["partner.jobs.read.all"]"#).await.status(), 204);
     let token = partner.token_for("").await;
     let customers = partner.try_get(&token, "/partner/customers").await.unwrap();
     assert_eq!(customers.status(), 403);
-    let world = body(get("/-/world").await).await;
-    assert_eq!(world["customers"].as_array().unwrap().len(), 40);
-    let requests = get("/-/requests").await.text().await.unwrap();
-    assert!(requests.contains("/connect/token") && !requests.contains("demo-secret"));
     assert_eq!(get("/-/scopes").await.status(), 405);
     assert_eq!(get("/-/nothing").await.status(), 404);
 }

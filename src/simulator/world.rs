@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use super::customer::{Customer, Module};
 use super::generate;
 use super::rng::SeededRng;
@@ -23,16 +21,13 @@ const MAX_CHURN_PER_STEP: u64 = 100;
 const PERMANENT_CUSTOMERS: usize = generate::SPECIAL_CUSTOMERS;
 
 /// The complete state, as plain data that tests may read and change.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct World {
     /// Customers, in the order of the customer list.
     pub customers: Vec<Customer>,
     now: i64,
-    #[serde(skip)]
     rules: Rules,
-    #[serde(skip)]
     joined: u64,
-    #[serde(skip)]
     left: u64,
 }
 

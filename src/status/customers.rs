@@ -6,42 +6,30 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::collector::{CollectorId, RansomwareSigns, Target, ransomware_signs};
-use crate::domain::{Attributes, CustomerId, PerAttribute, Timestamp};
+use crate::domain::{Attributes, CustomerId, PerAttribute, Timestamp, labelled};
 use crate::store::{CollectorSnapshot, State, StatusSnapshot};
 
-/// A finding about a customer. The variants are ordered from worst to best, and several can apply to one customer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CustomerHealth {
-    /// A tenant shows signs of ransomware.
-    Ransomware,
-    /// A module is overdue.
-    Overdue,
-    /// A module is failing.
-    Failing,
-    /// The backup status is currently unknown.
-    Unknown,
-    /// The values of a collector are not fresh.
-    Outdated,
-    /// A collector's first poll has not completed yet.
-    Pending,
-    /// No module has both an objective and a completed run, for example because no module is listed.
-    NotAssessed,
-    /// None of the other findings applies.
-    Ok,
-}
-
-impl CustomerHealth {
-    /// All findings, worst first.
-    pub const ALL: [Self; 8] = [
-        Self::Ransomware,
-        Self::Overdue,
-        Self::Failing,
-        Self::Unknown,
-        Self::Outdated,
-        Self::Pending,
-        Self::NotAssessed,
-        Self::Ok,
-    ];
+labelled! {
+    /// A finding about a customer. The variants are ordered from worst to best, and several can apply to one customer.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum CustomerHealth, word {
+        /// A tenant shows signs of ransomware.
+        Ransomware => "ransomware",
+        /// A module is overdue.
+        Overdue => "overdue",
+        /// A module is failing.
+        Failing => "failing",
+        /// The backup status is currently unknown.
+        Unknown => "unknown",
+        /// The values of a collector are not fresh.
+        Outdated => "outdated",
+        /// A collector's first poll has not completed yet.
+        Pending => "pending",
+        /// No module has both an objective and a completed run, for example because no module is listed.
+        NotAssessed => "not assessed",
+        /// None of the other findings applies.
+        Ok => "OK",
+    }
 }
 
 /// A customer in the list.
@@ -423,7 +411,11 @@ mod tests {
             (row.overdue, row.is_known)
         };
         assert_eq!((row(150, 140), row(150, 160)), ((0, true), (1, true)));
-        assert_eq!(row(300, 10_000), (0, false), "a newer restore point may exist");
+        assert_eq!(
+            row(300, 10_000),
+            (0, false),
+            "stale data must not make a module overdue"
+        );
         assert_eq!(row(90, 10_000), (1, false));
     }
 }

@@ -124,9 +124,9 @@ impl CollectorData {
 #[derive(Clone, Debug)]
 pub(super) struct StoredRecord {
     pub(super) rendered: RenderedRecord,
-    /// Time of the poll that returned all rows except those held from earlier responses.
+    /// Time of the poll that returned all rows except those carried over from earlier responses.
     pub(super) good_at: Timestamp,
-    /// Time of the poll that returned the rows held from earlier responses.
+    /// Time of the poll that returned the rows carried over from earlier responses.
     pub(super) held_at: Timestamp,
 }
 
@@ -152,7 +152,7 @@ impl Block for Vec<(CustomerId, StoredRecord)> {
     }
 }
 
-/// The rows of a record that are held from earlier responses, and the time of the poll that returned them.
+/// The rows of a record that are carried over from earlier responses, and the time of the poll that returned them.
 #[derive(Debug)]
 pub(super) struct HeldRows {
     pub(super) tables: Arc<[Table]>,

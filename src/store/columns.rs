@@ -4,7 +4,8 @@ use super::{COLLECTOR_LAST_SUCCESS, COLLECTOR_SUCCESS};
 use crate::collector::{ALL, CollectorId, ids};
 use crate::exposition::{Metric, Source, shape_columns};
 
-/// Returns every metric of the store with its location in a snapshot: the collectors' records, then their freshness.
+/// Returns every metric of the store with its location in a snapshot: first the metrics of the collectors' records, and
+/// then those of their freshness.
 pub fn columns() -> Vec<(Metric, Source)> {
     let mut columns = Vec::new();
     for collector in ids() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::collector::{CollectorId, Target};
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, labelled};
 use crate::exposition::{Block, Metric, RecordView, Table};
 
 /// Result of the latest poll, per collector and customer.
@@ -45,46 +45,26 @@ impl FreshnessMetrics {
     }
 }
 
-/// State of a customer's data in one collector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// The latest poll succeeded and is not older than `stale_after`.
-    Fresh,
-    /// The last successful poll is older than `stale_after`.
-    Stale,
-    /// The latest poll failed. The last successful poll is no older than `stale_after`, or there was none.
-    Failed,
-    /// The API denied access with status 403, or the permission is missing.
-    Forbidden,
-    /// The customer lacks the service that the collector polls.
-    Unlicensed,
-    /// No poll has finished yet.
-    Pending,
+labelled! {
+    /// State of a customer's data in one collector.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum State, label {
+        /// The latest poll succeeded and is not older than `stale_after`.
+        Fresh => "fresh",
+        /// The last successful poll is older than `stale_after`.
+        Stale => "stale",
+        /// The latest poll failed. The last successful poll is no older than `stale_after`, or there was none.
+        Failed => "failed",
+        /// The API denied access with status 403, or the permission is missing.
+        Forbidden => "forbidden",
+        /// The customer lacks the service that the collector polls.
+        Unlicensed => "unlicensed",
+        /// No poll has finished yet.
+        Pending => "pending",
+    }
 }
 
 impl State {
-    /// All states.
-    pub const ALL: [Self; 6] = [
-        Self::Fresh,
-        Self::Stale,
-        Self::Failed,
-        Self::Forbidden,
-        Self::Unlicensed,
-        Self::Pending,
-    ];
-
-    /// Returns the label value.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::Stale => "stale",
-            Self::Failed => "failed",
-            Self::Forbidden => "forbidden",
-            Self::Unlicensed => "unlicensed",
-            Self::Pending => "pending",
-        }
-    }
-
     /// Returns whether the latest poll failed or was denied, or the last successful poll is too old.
     pub fn is_outdated(self) -> bool {
         matches!(self, Self::Stale | Self::Failed | Self::Forbidden)

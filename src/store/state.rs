@@ -2,8 +2,8 @@
 //!
 //! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
 //! checksum. A new file is written next to the old one and then renamed, so the state file is always complete. An
-//! embedded database is not needed, because the state takes up only a few megabytes, and can be fetched again in
-//! one cycle.
+//! embedded database is not needed, because the state takes up only a few megabytes, and all of it except the run
+//! history can be fetched again in one cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -16,9 +16,9 @@ use serde_json::value::RawValue;
 use super::Store;
 use super::collected::StoredRecord;
 use super::freshness::{Attempt, Freshness};
-use super::inner::StoredCustomer;
+use super::inner::{Inner, StoredCustomer};
 use super::state_file::{self, StateFile};
-use crate::collector::{CollectorId, CollectorSettings, Context, Record, Target};
+use crate::collector::{CollectorId, CollectorSettings, Context, Target};
 use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::lock::lock;
 use crate::text_file::BYTE_ORDER_MARK;
@@ -44,7 +44,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The file has a newer format.
-    #[error("{}: written by a newer version (format {format}; this version supports {FORMAT})", path.display())]
+    #[error("{}: was written by a newer version (format {format}; this version supports {FORMAT})", path.display())]
     Newer {
         /// Path of the file.
         path: PathBuf,
@@ -53,22 +53,8 @@ pub enum Error {
     },
 }
 
-/// A record to save.
-struct SavedRecord {
-    collector: &'static str,
-    customer: CustomerId,
-    good_at: Timestamp,
-    held_at: Timestamp,
-    record: Arc<dyn Record>,
-}
-
 /// A copy of the state that can be written while the store changes.
-pub struct SavedState {
-    customers: Vec<(CustomerId, Arc<str>)>,
-    excluded_names: Arc<BTreeMap<CustomerId, Arc<str>>>,
-    records: Vec<SavedRecord>,
-    freshness: Vec<(&'static str, Target, Freshness)>,
-}
+pub struct SavedState(Inner);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,33 +102,7 @@ fn is_false(flag: &bool) -> bool {
 impl Store {
     /// Returns a copy of the current state.
     pub fn saved_state(&self) -> SavedState {
-        let inner = lock(&self.inner);
-        let mut saved = SavedState {
-            customers: Vec::with_capacity(inner.customers.len()),
-            excluded_names: Arc::clone(&inner.excluded_names),
-            records: Vec::new(),
-            freshness: Vec::new(),
-        };
-        for (id, known) in inner.customers.iter() {
-            saved.customers.push((id.clone(), Arc::clone(&known.organization)));
-        }
-        for collected in inner.collected.values() {
-            for (id, stored) in collected.records.iter() {
-                saved.records.push(SavedRecord {
-                    collector: collected.id.name(),
-                    customer: id.clone(),
-                    good_at: stored.good_at,
-                    held_at: stored.held_at,
-                    record: Arc::clone(&stored.rendered.record),
-                });
-            }
-            for (target, freshness) in collected.freshness.iter() {
-                saved
-                    .freshness
-                    .push((collected.id.name(), target.clone(), freshness.clone()));
-            }
-        }
-        saved
+        SavedState(lock(&self.inner).clone())
     }
 
     /// Restores the contents of a state file for the customers that `filter` admits. Records keep their age. A missing
@@ -266,14 +226,11 @@ impl SavedState {
             format: FORMAT,
             version: crate::build_info::VERSION.to_owned(),
         })?;
-        let customers = self
-            .customers
-            .iter()
-            .map(|(id, organization)| (id, organization, false));
-        let excluded = self
-            .excluded_names
-            .iter()
-            .map(|(id, organization)| (id, organization, true));
+        let Self(inner) = self;
+        let customers = inner.customers.iter();
+        let customers = customers.map(|(id, known)| (id, &known.organization, false));
+        let excluded = inner.excluded_names.iter();
+        let excluded = excluded.map(|(id, organization)| (id, organization, true));
         for (id, organization, is_excluded) in customers.chain(excluded) {
             writer.write_line(&Line::Customer {
                 id: id.clone(),
@@ -281,26 +238,30 @@ impl SavedState {
                 is_excluded,
             })?;
         }
-        for saved in &self.records {
-            writer.write_line(&Line::Record {
-                collector: saved.collector.to_owned(),
-                customer: saved.customer.clone(),
-                good_at: saved.good_at,
-                held_at: Some(saved.held_at),
-                record: saved.record.to_json()?,
-            })?;
+        for collected in inner.collected.values() {
+            for (customer, stored) in collected.records.iter() {
+                writer.write_line(&Line::Record {
+                    collector: collected.id.name().to_owned(),
+                    customer: customer.clone(),
+                    good_at: stored.good_at,
+                    held_at: Some(stored.held_at),
+                    record: stored.rendered.record.to_json()?,
+                })?;
+            }
         }
-        for (collector, target, freshness) in &self.freshness {
-            writer.write_line(&Line::Freshness {
-                collector: (*collector).to_owned(),
-                customer: match target {
-                    Target::Partner => None,
-                    Target::Customer(id) => Some(id.clone()),
-                },
-                attempt: freshness.attempt,
-                last_success: freshness.last_success,
-                unlicensed_at: freshness.unlicensed_at,
-            })?;
+        for collected in inner.collected.values() {
+            for (target, freshness) in collected.freshness.iter() {
+                writer.write_line(&Line::Freshness {
+                    collector: collected.id.name().to_owned(),
+                    customer: match target {
+                        Target::Partner => None,
+                        Target::Customer(id) => Some(id.clone()),
+                    },
+                    attempt: freshness.attempt,
+                    last_success: freshness.last_success,
+                    unlicensed_at: freshness.unlicensed_at,
+                })?;
+            }
         }
         Ok(())
     }
@@ -389,13 +350,13 @@ fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
                     format: *format,
                 });
             }
-            (_, true) => return Err(corrupt("not a state file")),
+            (_, true) => return Err(corrupt("is not a state file")),
             (Line::End { lines: count, crc32 }, false) => {
                 let is_complete = u64::try_from(lines.len()) == Ok(*count) && hasher.finalize() == *crc32;
                 return if is_complete {
                     Ok(Some(lines))
                 } else {
-                    Err(corrupt("the checksum does not match"))
+                    Err(corrupt("the number of lines or their checksum does not match"))
                 };
             }
             _ => {}
@@ -424,7 +385,7 @@ fn invalid_header(first_line: &[u8], path: &Path) -> Error {
         },
         _ => Error::Corrupt {
             path: path.to_owned(),
-            what: "not a state file",
+            what: "is not a state file",
         },
     }
 }

@@ -392,7 +392,7 @@ fn lock_beside(target: &Path) -> Result<Option<File>, Error> {
     options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     let mut file = options.open(&path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        return Err(failed(io::Error::other("the lock file is not a regular file")));
     }
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {

@@ -217,8 +217,8 @@ fn age_counts_from_the_last_complete_poll() {
     };
     assert_eq!(states(60), [2, 0, 1, 1, 0, 1]);
     assert_eq!(states(181), [0, 3, 0, 1, 0, 1]);
-    // After a response with an invalid row, the valid rows are fresh, and the row held from the previous response keeps
-    // its age.
+    // After a response with an invalid row, the valid rows are fresh, and the row carried over from the previous
+    // response keeps its age.
     for now in [100, 170] {
         let mut partial = rendered(1);
         partial.held = rendered(1).tables;
@@ -228,7 +228,7 @@ fn age_counts_from_the_last_complete_poll() {
     let stale_at = |now: i64| stale(&store.snapshot(None, at(now)).1, groups_of(JOBS)[0]);
     assert_eq!(stale_at(180), [false, false, false, false]);
     assert_eq!(stale_at(181), [true, true, false, true]);
-    assert_eq!(states(181), [0, 3, 0, 1, 0, 1], "the customer is not fresh");
+    assert_eq!(states(181), [0, 3, 0, 1, 0, 1], "the customer must not count as fresh");
     let snapshot = store.snapshot(None, at(181)).1;
     assert!(
         stale(&snapshot, groups_of(JOBS)[1]).iter().all(|stale| !*stale),
@@ -286,7 +286,11 @@ fn tenants_in_two_lists_have_one_series_each() {
         };
         assert_eq!(of_subscriptions(), 0);
         store.render_anew(&[id(0)], &Arc::default(), at(1));
-        assert_eq!((of_subscriptions(), tracked(&store)), (0, counted(&store)), "renamed");
+        assert_eq!(
+            (of_subscriptions(), tracked(&store)),
+            (0, counted(&store)),
+            "rendering again must not restore the tenants' series"
+        );
     }
 }
 
@@ -332,7 +336,7 @@ fn optional_record_is_dropped_after_two_lists_without_it() {
     assert_eq!(list(&[0, 1], true), 2);
     assert_eq!(list(&[0], true), 2, "one list must not remove a customer");
     assert_eq!(list(&[0, 1], true), 2);
-    assert_eq!(list(&[0], true), 2, "the customer was listed in between");
+    assert_eq!(list(&[0], true), 2, "only consecutive lists must count");
     assert_eq!(list(&[0], false), 2, "an incomplete list must not count");
     assert_eq!(list(&[0], true), 1);
 }

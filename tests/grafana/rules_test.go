@@ -83,10 +83,10 @@ func TestFileCanBeProvisionedByGrafana(t *testing.T) {
 		t.Fatal(err)
 	}
 	if file.APIVersion != 1 || len(file.Groups) == 0 {
-		t.Fatalf("version %d, %d groups", file.APIVersion, len(file.Groups))
+		t.Fatalf("got version %d with %d groups, want version 1 with groups", file.APIVersion, len(file.Groups))
 	}
 	if len(file.ContactPoints)+len(file.Policies)+len(file.MuteTimes) != 0 {
-		t.Error("the file contains contact points or policies")
+		t.Error("the file contains contact points, policies or mute timings")
 	}
 	uids := map[string]bool{}
 	for _, group := range file.Groups {
@@ -109,7 +109,7 @@ func TestFileCanBeProvisionedByGrafana(t *testing.T) {
 func checkRule(t *testing.T, rule *models.AlertRuleExport) {
 	t.Helper()
 	if len(rule.Data) != 3 {
-		t.Fatalf("%s: %d queries", rule.UID, len(rule.Data))
+		t.Fatalf("%s: got %d queries, want 3", rule.UID, len(rule.Data))
 	}
 	var source query
 	var exists math

@@ -1,4 +1,4 @@
-//! The embedded dashboards and rules are identical to the files in the repository, and use only existing metrics.
+//! All dashboards and rules in the repository are embedded. They and the runbooks use only existing metrics.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -233,7 +233,7 @@ async fn customers_command_writes_a_valid_attributes_file() {
     assert_eq!(
         check.stdout.matches("\"organization\"").count(),
         3 + 1,
-        "three customers and an example: {}",
+        "expected three unmatched customers and the polled one: {}",
         check.stdout
     );
 }
@@ -271,7 +271,7 @@ async fn pages_and_discovery_show_attributes() {
     assert!(page.contains("tier gold · team A &amp; B"), "{page}");
     assert!(
         page.contains(">All 1</a>"),
-        "counts include only selected customers: {page}"
+        "counts must include only the selected customers: {page}"
     );
     let (_, page) = exporter.get("/?team=A+%26+B&tier=bronze").await;
     assert!(page.contains("No customers match."), "{page}");

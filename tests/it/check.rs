@@ -75,7 +75,10 @@ async fn check_reports_hosts_clock_permissions_and_endpoints() {
     assert_eq!(words[..4], ["customers", "ok", "8", "1"], "{customers}");
     assert!(report.contains("The intervals fit."), "{report}");
     assert!(report.contains("everything works; requests: "), "{report}");
-    assert!(!report.contains('\u{1b}'), "no colours in a pipe: {report}");
+    assert!(
+        !report.contains('\u{1b}'),
+        "output to a pipe must not contain colours: {report}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +136,7 @@ async fn colours_and_json_are_selected_by_the_caller() {
     assert_eq!(
         3 * requests,
         u64::try_from(sent).unwrap(),
-        "every request of each of the three runs is counted"
+        "every request of the three runs must be counted"
     );
 }
 
@@ -403,13 +406,13 @@ async fn failing_proxy_is_reported_with_its_problem() {
         ),
         (
             "http://proxy.invalid:3128".to_owned(),
-            "proxy.invalid:3128 has no address",
+            "cannot resolve proxy.invalid:3128",
         ),
     ] {
         let proxied = [("ELEMENTS_API__PROXY_URL", proxy.as_str())];
         let report = text(&block_in_place(|| check("https://elements.example.com", &[], &proxied)));
         assert!(line(&report, "TLS elements.example.com").contains(expected), "{report}");
-        assert!(!report.contains("api.proxy_url must be set"), "{report}");
+        assert!(!report.contains("api.proxy_url may need to be set"), "{report}");
         assert!(
             !report.contains("client error"),
             "library messages must not appear: {report}"
@@ -501,13 +504,16 @@ fn offline_check_reads_files_and_sends_nothing() {
         line(&report, "the configuration is valid").contains("requests: 0"),
         "{report}"
     );
-    assert!(!std::path::Path::new(&at("state")).exists(), "the check writes nothing");
+    assert!(
+        !std::path::Path::new(&at("state")).exists(),
+        "the check must not create the state file"
+    );
     assert_eq!(
         json(&offline(&valid, &["--output=json"], &[]))["good"],
         Value::Bool(true)
     );
 
-    // Each of these problems is reported with its configuration key, and the exit code is 78.
+    // Each of these problems is reported with its configuration key or file, and the exit code is 78.
     let certificate = format!(
         "auth: {{client_id: a, certificate_file: '{}', private_key_file: '{}'}}\n",
         fixture("cert.pem"),
@@ -561,7 +567,11 @@ fn offline_check_finds_unmatched_patterns_and_expired_secrets() {
         "{report}"
     );
     let expected = "failed: auth.client_secret_expires, rpo.overrides[0].module, metrics.exclude; requests: 0";
-    assert_eq!(line(&report, "failed: "), expected, "offline, customers are unknown");
+    assert_eq!(
+        line(&report, "failed: "),
+        expected,
+        "patterns for customers must not be checked offline"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

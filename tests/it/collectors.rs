@@ -19,7 +19,8 @@ const V3_CUSTOMERS: &str = r#"{"data":[{"id":"00427fbc-8832-46cf-a1d2-582fa46ec6
     "tenants":[{"id":"t1","name":"One"},{"id":"t2","name":"Two"}]}],
     "metadata":{"pageIndex":1,"pageSize":100,"totalCount":1}}"#;
 
-/// Polls the customer list and one collector once, with one API version.
+/// Polls once with the collector `customers` and one other collector, using one API version. Returns the exposition,
+/// and whether every poll succeeded.
 async fn poll(
     collector: &str,
     generation: &str,
@@ -71,7 +72,7 @@ async fn customers_are_equal_in_both_api_versions() {
     let (v3, succeeded) = poll("customers", "v3", &[], &[]).await;
     assert!(succeeded);
     assert_expected("customers", &about_customers(&v3));
-    // At this endpoint, API v1 does not provide these fields.
+    // At this endpoint, API v1 provides neither the management mode nor the tenants.
     let v3 = about_customers(&v3).replace(r#"management_mode="partner""#, r#"management_mode="""#);
     let v3: String = v3
         .lines()
@@ -79,7 +80,7 @@ async fn customers_are_equal_in_both_api_versions() {
         .map(|line| line.to_owned() + "\n")
         .collect();
     assert_eq!(about_customers(&v1), v3);
-    assert!(!v1.contains('@'), "owner addresses are exported by default");
+    assert!(!v1.contains('@'), "owner addresses must not be exported by default");
 }
 
 #[tokio::test]
@@ -106,7 +107,7 @@ async fn vendor_sample_of_a_customer_is_parsed() {
     let (text, succeeded, canned) = poll_with_requests("customers", "v1", &responses, &only).await;
     assert!(succeeded, "{text}");
     let lines: Vec<_> = canned.requests().into_iter().map(|request| request.line).collect();
-    assert_eq!(lines, [path], "only the configured customer is requested");
+    assert_eq!(lines, [path], "only the configured customer must be requested");
     assert_eq!(
         value(&text, &format!(r#"elements_customer_status{{customer_id="{ID}"}}"#)),
         Some(1.0)
@@ -163,7 +164,7 @@ async fn vendor_sample_of_a_job_list_has_no_runs() {
     assert_expected("jobs_never_ran", &about_customers(&text));
 }
 
-/// Runs with words as statuses and strings as counts. [`V3_JOBS`] contains the same runs with numbers.
+/// Runs with words as statuses and strings as counts. [`V3_JOBS`] contains the same runs, mostly with numbers.
 const V1_JOBS: &str = r#"{"value":[
     {"jobType":"Microsoft 365","jobModule":"Exchange Online","status":"Successful","jobId":"EX1","name":"daily",
      "totalCount":"2323","failedCount":"0","successfulCount":"2323","skippedCount":"0","warningCount":"0",
@@ -255,7 +256,10 @@ async fn selected_jobs_are_requested_by_type_and_module() {
     let mut lines: Vec<_> = canned.requests().into_iter().map(|request| request.line).collect();
     lines.sort();
     assert_eq!(lines, ["GET /partner/customers".to_owned(), machines, exchange]);
-    assert!(!text.contains("Groups"), "jobs that are not selected are not exposed");
+    assert!(
+        !text.contains("Groups"),
+        "modules that are not selected must not be exposed"
+    );
 
     let path = format!("POST /partner/external/v3/general/customers/{ID}/avpt-products/jobs/batch");
     let (text, succeeded, canned) = poll_with_requests("jobs", "v3", &[(&path, V3_JOBS)], &selection).await;
@@ -391,7 +395,7 @@ async fn tenants_of_protected_data_are_limited() {
     let path = format!("GET /partner/customers/{ID}/protected");
     let body = format!(r#"{{"value":[{}]}}"#, rows.join(","));
     let (text, succeeded) = poll("protected", "v1", &[(&path, &body)], &[]).await;
-    assert!(!succeeded, "a truncated response is not complete");
+    assert!(!succeeded, "a truncated response must fail the poll");
     let count_series = crate::harness::samples(&text, "elements_protected_scanned_objects");
     assert_eq!(count_series.lines().count(), 10_000);
     let counted = r#"elements_exporter_decode_errors_total{endpoint="protected",field="tenantId"}"#;
@@ -431,14 +435,22 @@ async fn licenses_are_equal_in_both_api_versions() {
     assert_expected("licenses", &licenses(&one));
     assert_eq!(licenses(&one), licenses(&other));
     let tenants = |text: &str| crate::harness::samples(text, "elements_customer_tenants");
-    assert_eq!(tenants(&one), tenants(&other), "both API versions report the tenants");
+    assert_eq!(
+        tenants(&one),
+        tenants(&other),
+        "both API versions must report the same tenants"
+    );
     assert_eq!(
         tenants(&one),
         format!("elements_customer_tenants{{customer_id=\"{ID}\"}} 2\n")
     );
     let infos = |text: &str| crate::harness::samples(text, "elements_tenant_info");
     let nameless = infos(&other).replace("\"One\"", "\"\"").replace("\"Two\"", "\"\"");
-    assert_eq!(infos(&one), nameless, "API v1 has only ids");
+    assert_eq!(
+        infos(&one),
+        nameless,
+        "API v1 must report the same tenants, but without names"
+    );
     assert_eq!(infos(&one).lines().count(), 2);
 }
 

@@ -1,4 +1,4 @@
-//! Customers that are listed, configured by id, excluded or forbidden.
+//! Customer lists: completeness, filters, missing names and tenants.
 //!
 //! The tests are in one long file, because they share the customer lists.
 
@@ -97,7 +97,7 @@ async fn excluded_customer_is_not_exported() {
         assert_eq!(
             requested,
             usize::from(excluded != B),
-            "one request for the customer is needed to match its name"
+            "the customer must be requested only if its name is needed"
         );
     }
 }
@@ -150,7 +150,7 @@ async fn licences_are_requested_per_customer_if_forbidden() {
     .await;
     canned.set("GET /partner/services", 403, "{}");
     let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&[]))).await;
-    assert!(succeeded, "customers are requested one by one: {text}");
+    assert!(succeeded, "licences must be requested per customer: {text}");
     assert_eq!(samples(&text, "elements_license_purchased_seats").lines().count(), 2);
     let fresh = r#"elements_exporter_customers{collector="licenses",state="fresh"}"#;
     assert_eq!(value(&text, fresh), Some(2.0));
@@ -252,7 +252,7 @@ async fn overlapping_pages_make_the_list_incomplete() {
         &page(numbered_customers(99..149)),
     );
     let (text, succeeded) = poll_once(&config(&canned.base, &v1_settings(&V3_CUSTOMERS_ONLY))).await;
-    assert!(!succeeded, "a customer is missing");
+    assert!(!succeeded, "a list that lacks a customer must be rejected");
     assert!(!text.contains("elements_customer_info{"));
 }
 

@@ -15,7 +15,7 @@ use crate::harness::program::Program;
 /// Pages with commands, in addition to those under `docs`.
 const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "SECURITY.md"];
 
-/// Prefixes of code blocks that are not commands, and of code spans that only mention a command. Queries are detected
+/// Prefixes of code blocks that are not commands, and code spans that only mention a command. Queries are detected
 /// automatically.
 const NO_COMMANDS: [&str; 2] = [
     "config → auth → api",
@@ -39,8 +39,8 @@ const NOT_RUN: [(&str, &str); 23] = [
     ("cargo test", "runs this test"),
     ("cargo install", "builds the release"),
     ("cargo doc", "opens a browser; .ci/run builds the documentation"),
-    ("cargo deny", "run by .ci/run"),
-    ("cargo audit", "run by .ci/run"),
+    ("cargo deny", ".ci/run runs it"),
+    ("cargo audit", ".ci/run runs it"),
     ("docker", "needs a container runtime"),
     ("kubectl", "needs a cluster; tests/kube/run checks the manifests"),
     ("helm", "needs a cluster; tests/kube/run renders the chart"),
@@ -49,7 +49,7 @@ const NOT_RUN: [(&str, &str); 23] = [
     ("gh attestation", "needs a release"),
 ];
 
-/// Programs that a command can start with. A code span that starts with one of them is also a command.
+/// Names of programs. A code span that starts with one of them is a command.
 const PROGRAMS: [&str; 10] = [
     "elements_exporter ",
     "curl ",
@@ -153,7 +153,7 @@ fn commands(page: &str) -> Vec<DocCommand> {
     doc_commands
 }
 
-/// Returns whether a block is a query, or listed as not being a command.
+/// Returns whether a block is a query or is listed in [`NO_COMMANDS`].
 fn is_not_a_command(block: &[&str]) -> bool {
     let text = block.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
     // A command with flags may be valid PromQL (a subtraction), so a query must also contain a metric.
@@ -215,7 +215,7 @@ impl Sandbox {
         }
     }
 
-    /// Returns the environment variables that an operator would have set, but for the simulated API.
+    /// Returns the environment variables that an operator would have set, adapted to the simulated API.
     fn environment(&self) -> Vec<(String, String)> {
         let variables = crate::harness::environment(&self.partner.base, &[("ELEMENTS_API__VERSION", "v3")]);
         let text = |text: std::ffi::OsString| text.into_string().unwrap();
@@ -225,7 +225,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// Runs the exporter with these arguments. If it runs as a server, stops it once it listens.
+    /// Runs the exporter with these arguments. If it runs as a server, stops it once it is listening.
     async fn run_exporter(&self, doc_command: &DocCommand, words: &[&str]) {
         let words: Vec<String> = words
             .iter()
@@ -313,7 +313,7 @@ fn run_successfully(doc_command: &DocCommand, command: &mut Command) -> Output {
     output
 }
 
-/// Starts a server program, and stops it once it reports that it listens.
+/// Starts a server program, and stops it once it reports that it is listening.
 async fn start_and_kill(doc_command: &DocCommand, command: &mut Command, directory: &Path) {
     let log = directory.join("log");
     let file = fs::File::create(&log).unwrap();
@@ -400,7 +400,7 @@ fn check_references(doc_command: &DocCommand, words: &[String]) {
             let package = word(3).rsplit('/').next().unwrap().split('_').next().unwrap();
             assert!(
                 manifest.contains(&format!("name = \"{package}\"")),
-                "{doc_command:?}: {package}"
+                "{doc_command:?}: Cargo.toml does not define {package}"
             );
         }
         "elements_exporter" => check_flags(doc_command, &words[1..]),

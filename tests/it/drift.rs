@@ -1,4 +1,4 @@
-//! The generated parts of the documentation, the example configuration and the exposition match the code.
+//! The example configuration, the exposition and the generated parts of the documentation match the code.
 
 mod grafana_alerts;
 mod schema;
@@ -246,8 +246,8 @@ async fn exposition_matches_the_catalogue() {
     let missing = catalogue.difference(&exposed).filter(|name| **name != without_state);
     let missing: Vec<_> = missing.collect();
     let unknown: Vec<_> = exposed.difference(&catalogue).collect();
-    assert!(unknown.is_empty(), "exposed and not in the catalogue: {unknown:?}");
-    assert!(missing.is_empty(), "in the catalogue and not exposed: {missing:?}");
+    assert!(unknown.is_empty(), "exposed, but not in the catalogue: {unknown:?}");
+    assert!(missing.is_empty(), "in the catalogue, but not exposed: {missing:?}");
     for entry in catalogue::metrics() {
         // At least one sample must have the label. Others lack it if the API does not report the value.
         let start = format!("{}{{", entry.metric.name);

@@ -180,7 +180,7 @@ async fn assert_each_fails(cases: impl IntoIterator<Item = Case>) {
     join_all(each).await;
 }
 
-/// Returns a base URL without a listener.
+/// Returns a base URL at which no server is listening.
 fn unreachable_api() -> String {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     format!("http://{}", listener.local_addr().unwrap())

@@ -139,7 +139,7 @@ async fn tenant_seats_are_exposed() {
         .requests()
         .into_iter()
         .filter(|request| request.line.contains("3rd-party-products"));
-    assert!(requested.count() <= 4, "types without seats are requested");
+    assert!(requested.count() <= 4, "types of services without jobs were requested");
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn job_reports_are_exposed_without_addresses() {
     assert_eq!(
         reports,
         [report("EIB1"), report("IB3")],
-        "only reports of runs with missed objects are requested"
+        "only reports of runs with missed objects must be requested"
     );
     assert_eq!(value(&text, &state("job_reports", "fresh")), Some(1.0));
 }
@@ -355,11 +355,11 @@ async fn withdrawn_consent_and_attack_are_exposed() {
         page.find("Signs of ransomware").unwrap(),
         page.find(">Modules<").unwrap(),
     );
-    assert!(signs < modules, "signs of ransomware come first");
+    assert!(signs < modules, "signs of ransomware must come first");
     let health = page.find("under potential attack").unwrap();
     assert!(
         health < modules && !page.contains(">OK</span>"),
-        "a customer under attack is not OK"
+        "a customer under attack must not be OK"
     );
     let front = program.get("/?live=off").await.text().await.unwrap();
     let list = &front[front.find("class=\"customers card\"").unwrap()..];
@@ -367,7 +367,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
     let name = partner.handle.with_world(|world| world.customers[13].id.clone());
     assert!(
         first.split("</li>").next().unwrap().contains(&name),
-        "a customer under attack comes first"
+        "a customer under attack must come first"
     );
     let page = program
         .get(&format!("/customers/{withdrawn}"))
@@ -429,13 +429,13 @@ async fn report_of_several_pages_is_requested_once() {
             .count()
     };
     let (pages, before) = (requested(), lists());
-    assert_eq!(pages, 3, "a thousand rows per page");
+    assert_eq!(pages, 3, "a page must contain a thousand rows");
     crate::harness::eventually("the jobs are listed two more times", || {
         let is_listed = lists() >= before + 2;
         async move { is_listed.then_some(()) }
     })
     .await;
-    assert_eq!(requested(), pages, "a report is requested once");
+    assert_eq!(requested(), pages, "a report must be requested only once");
 }
 
 /// An invalid response fails the poll. It does not count as an empty list or a missing service.

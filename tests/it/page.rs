@@ -104,10 +104,10 @@ async fn front_page_starts_with_customers_and_refreshes() {
         for part in ["Data is up to date, oldest ", "API up · 5 customers"] {
             assert!(banner.contains(part), "{banner} lacks {part}");
         }
-        assert_eq!(browser.text(".banner ul"), "", "no problems are listed");
+        assert_eq!(browser.text(".banner ul"), "", "no problems must be listed");
         let is_after =
             "document.querySelector('.customers').compareDocumentPosition(document.querySelector('#exporter')) & 4";
-        assert_eq!(browser.eval(is_after), json!(4), "customers come first");
+        assert_eq!(browser.eval(is_after), json!(4), "customers must come first");
         assert_eq!(
             browser.eval("document.querySelector('#exporter details').open"),
             json!(false)
@@ -226,7 +226,7 @@ async fn page_shows_no_status_that_is_not_collected() {
     let off = [("ELEMENTS_COLLECTORS__JOBS__ENABLED", "false")];
     let page = page_that_contains(&partner.base, &off, "Unknown 5").await;
     assert!(page.contains("Backup status is not collected"));
-    assert!(page.contains("jobs: disabled"), "the reason is displayed");
+    assert!(page.contains("jobs: disabled"), "the reason must be displayed");
     assert!(page.contains("Overdue unknown") && page.contains("Failing unknown") && page.contains("OK 0"));
 
     let no_match = [("ELEMENTS_CUSTOMERS__INCLUDE", "No such customer")];
@@ -285,7 +285,7 @@ async fn page_reports_a_hanging_exporter_and_keeps_its_state() {
         );
         assert_eq!(scroll_state, json!([true, 120]));
 
-        // While text is selected, the page does not refresh, and its date stays the same.
+        // While text is selected, the page still sends requests, but keeps its content and its date.
         browser.eval(
             "{ getSelection().selectAllChildren(document.querySelector('.banner strong')); \
              window.selected = document.querySelector('.banner strong'); window.requested = 0; \
@@ -383,7 +383,7 @@ async fn customers_are_searched_filtered_and_paged() {
         browser.go(&format!("{}?q=nobody&page=7", exporter.base));
         assert!(browser.text("#customers").contains("No customers match."));
 
-        // The worst customers come first, and each filter selects only matching customers.
+        // The worst customers come first, and a filter selects as many customers as its tab counts.
         browser.go(&exporter.base);
         let ranks = browser.eval(
             "[...document.querySelectorAll('.customers .chips > :first-child')].map((chip) => \
@@ -627,7 +627,7 @@ async fn page_with_ten_thousand_customers_works() {
         let request = client.get(format!("{}{query}", exporter.base));
         async move { request.send().await.unwrap().text().await.unwrap() }
     };
-    eventually("all are listed", || async {
+    eventually("all customers are listed", || async {
         get("").await.contains("10,000 customers</span>").then_some(())
     })
     .await;

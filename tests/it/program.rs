@@ -384,7 +384,7 @@ async fn reload_applies_only_a_valid_configuration() {
         value(&text, "elements_exporter_config_last_reload_successful"),
         Some(0.0)
     );
-    assert!(rpo("} 43200")(&text), "the previous configuration stays active");
+    assert!(rpo("} 43200")(&text), "the previous configuration must stay active");
 
     std::fs::write(&file, "rpo:\n  default: 1h\n").unwrap();
     assert_eq!(program.post_reload().await.0, 200);
@@ -419,7 +419,7 @@ async fn check_reports_a_missing_permission_with_advice() {
     );
     assert!(
         report.contains("open Settings > API app registration"),
-        "the advice says where to grant the permission: {report}"
+        "the advice must say where to grant the permission: {report}"
     );
     assert!(
         report
@@ -433,7 +433,7 @@ async fn check_reports_a_missing_permission_with_advice() {
         .iter()
         .filter(|request| request.path.ends_with("/jobs/batch"))
         .count();
-    assert_eq!(of_customers, 1, "jobs are requested for one customer only");
+    assert_eq!(of_customers, 1, "jobs must be requested for only one customer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -463,7 +463,7 @@ fn man_page_and_completions_have_all_flags_and_commands() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("groff is installed by tests/run");
+        .expect("cannot run groff; tests/run installs it");
     let mut input = groff.stdin.take().unwrap();
     std::io::Write::write_all(&mut input, page.as_bytes()).unwrap();
     drop(input);

@@ -249,7 +249,7 @@ fn scrape_continuously(url: String, expected: BTreeSet<String>, stop: Cancellati
     })
 }
 
-/// Returns a scrape in which every collector has fresh data of all four customers.
+/// Scrapes until every collector has fresh data about all four customers, and returns that exposition.
 async fn wait_until_all_fresh(program: &Program) -> String {
     program
         .wait_until("all collectors are fresh", |text| {
@@ -316,7 +316,7 @@ async fn invalid_file_changes_nothing_and_is_reported() {
             assert!(logged.contains("level=error"), "{logged}");
             if let Some(response) = response {
                 assert!(
-                    response.starts_with("Reload failed; keeping the previous configuration: "),
+                    response.starts_with("Reload failed; the previous configuration stays in effect. Error: "),
                     "{response}"
                 );
                 assert!(
@@ -634,7 +634,7 @@ async fn excluded_metrics_return_after_a_reload_without_a_poll() {
     program
         .wait_until("the metrics are exposed again", |text| count_jobs(text) == jobs)
         .await;
-    assert_eq!(exporter.request_count(JOBS), 0, "a poll was sent");
+    assert_eq!(exporter.request_count(JOBS), 0, "a job list was requested");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,7 +94,7 @@ fn curl(arguments: &[&str]) -> Output {
         .args(base_arguments)
         .args(arguments)
         .output()
-        .expect("curl is installed by tests/run")
+        .expect("cannot run curl; tests/run installs it")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +120,7 @@ async fn curl_needs_all_credentials() {
         let (code, body, _) = curl(&[&["--cacert", ca], user, &[&url]].concat());
         assert_eq!((code, body.as_str()), (401, "Unauthorized\n"), "{user:?}");
     }
-    // An unknown authority is rejected.
+    // curl rejects a server whose authority it does not know.
     let (code, _, error) = curl(&["--user", &credentials, &url]);
     assert_eq!(code, 0, "{error}");
     let (code, body, _) = curl(&["--user", &credentials, &with_password.url("http", "/metrics")]);

@@ -33,7 +33,7 @@ fn rows(page: &str) -> Vec<(String, String)> {
 fn has_test(source: &str, name: &str) -> bool {
     let mut sections = source.split(&format!("fn {name}(")).collect::<Vec<_>>();
     sections.pop();
-    // `before` is the text between the previous item and the name.
+    // `before` ends with the attributes of the function, which follow the end of the previous item.
     sections.iter().any(|before| {
         let item = before.rsplit_once("}\n").map_or(*before, |(_, item)| item);
         item.contains("#[test]") || item.contains("#[tokio::test")
@@ -173,7 +173,8 @@ fn external_address() -> Option<IpAddr> {
     found.filter(|address| !address.is_loopback())
 }
 
-/// Whether a reload is allowed depends on the caller's connection, not on its request.
+/// Whether a reload is allowed depends on the caller's address and credentials, not on headers such as
+/// `X-Forwarded-For`.
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_reload_needs_an_authenticated_caller() {
     const REQUIRED: &str = "  client_ca_file: ca.pem\n  client_auth_type: ";
@@ -309,9 +310,9 @@ async fn connections_beyond_the_limit_wait() {
     }
     assert!(!response.is_finished(), "a connection beyond the limit is served");
     served.pop();
-    assert!(response.await.unwrap(), "the additional connection is served");
+    assert!(response.await.unwrap(), "the additional connection must then be served");
     drop(served);
-    eventually("all connections are served again", || async {
+    eventually("a new connection is served", || async {
         let mut stream = TcpStream::connect(address).await.ok()?;
         gets_response(&mut stream).await.then_some(())
     })

@@ -106,7 +106,11 @@ async fn shards_add_up_to_the_unfiltered_scrape() {
 
     let out_of_range = exporter.get("/metrics?shard=4/4").await;
     assert_eq!(out_of_range.status().as_u16(), 200);
-    assert_eq!(out_of_range.text().await.unwrap(), "", "a shard out of range is empty");
+    assert_eq!(
+        out_of_range.text().await.unwrap(),
+        "",
+        "a shard out of range must be empty"
+    );
     let exporter_only = scrape(&exporter, "collector=exporter").await;
     assert!(exporter_only.contains("elements_up ") && customers(&exporter_only).is_empty());
     assert!(exporter_only.contains("elements_exporter_collector_success{collector=\"customers\",customer_id=\"\"}"));

@@ -1,4 +1,5 @@
-//! Dependencies between modules, derived from their `crate::` and `super::` paths, and the length of test names.
+//! Checks of the source: dependencies between modules, derived from their `crate::` and `super::` paths, the table of
+//! collectors, and the length of test names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,7 +40,7 @@ fn code(source: &str) -> String {
     code.collect::<Vec<_>>().join("\n")
 }
 
-/// Returns the paths that start with the crate or a parent, in `use` items and elsewhere. Each member of a group is a
+/// Returns the paths that start with `crate::` or `super::`, in `use` items and elsewhere. Each member of a group is a
 /// separate path.
 fn paths(code: &str) -> Vec<String> {
     let mut paths = Vec::new();
@@ -146,7 +147,7 @@ const HELPERS: [&str; 6] = [
 /// Modules that import no other module.
 const INDEPENDENT: [&str; 2] = ["domain", "simulator"];
 
-/// Returns the table of modules and imports in the architecture page.
+/// Returns the table of modules and imports on the architecture page.
 fn documented_imports() -> BTreeMap<String, BTreeSet<String>> {
     let page = fs::read_to_string(source().join("../docs/architecture.md")).unwrap();
     let (_, table) = page.split_once("| module | imports |\n|---|---|\n").unwrap();

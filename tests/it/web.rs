@@ -144,7 +144,7 @@ async fn pages_are_served_over_tls_with_configured_headers() {
     let discovered = client.get(site.url("https", "/sd?shards=1")).send().await.unwrap();
     let discovered = discovered.text().await.unwrap();
     assert!(discovered.contains(r#""__scheme__":"https""#), "{discovered}");
-    // The configured headers are added to those of the pages.
+    // The configured headers are added to those of the pages, but do not replace them.
     let page = client.get(site.url("https", "/")).send().await.unwrap();
     assert_eq!(page.headers()["strict-transport-security"], "max-age=60");
     assert_eq!(page.headers()["x-frame-options"], "DENY");
@@ -241,7 +241,7 @@ async fn password_protects_every_route() {
     }
     assert!(
         site.healthcheck().status.success(),
-        "a server that requires a password is healthy"
+        "a server that requires a password must count as healthy"
     );
 }
 
@@ -392,7 +392,8 @@ fn invalid_web_configuration_exits_with_78_and_one_line() {
     }
 }
 
-/// Without an API, the exporter is healthy but not ready.
+/// Without an API, the exporter is healthy but not ready. A server that requires credentials counts as ready, because
+/// the health check cannot determine its readiness.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_check_distinguishes_healthy_and_ready() {
     let with_client_certificate = format!("{TLS}{CLIENT_CERTIFICATE_REQUIRED}");

@@ -96,7 +96,7 @@ async fn modules_in_the_reference_are_exposed() {
     let unknown = "elements_exporter_unknown_values_total{endpoint=\"jobs\",field=\"jobModule\"}";
     assert!(
         value(&text, unknown).is_some_and(|count| count > 0.0),
-        "an unlisted module is counted"
+        "an unlisted module must be counted"
     );
 }
 

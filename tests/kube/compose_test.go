@@ -38,7 +38,7 @@ func TestComposeIsCompleteAndListensLocally(t *testing.T) {
 	for _, name := range []string{"exporter", "prometheus", "alertmanager", "grafana"} {
 		service, exists := file.Services[name]
 		if !exists {
-			t.Errorf("no %s", name)
+			t.Errorf("service %s is missing", name)
 		}
 		if service.Build == nil && (!pinned.MatchString(service.Image) || len(service.Healthcheck.Test) == 0) {
 			t.Errorf("%s: image %s, health check %v", name, service.Image, service.Healthcheck.Test)
@@ -51,7 +51,7 @@ func TestComposeIsCompleteAndListensLocally(t *testing.T) {
 		}
 		for other := range service.DependsOn {
 			if _, exists := file.Services[other]; !exists {
-				t.Errorf("%s depends on %s", name, other)
+				t.Errorf("%s depends on %s, which does not exist", name, other)
 			}
 		}
 		for _, volume := range service.Volumes {

@@ -160,7 +160,7 @@ func TestSecretsAreFilesThatCanBeRotated(t *testing.T) {
 		for _, mount := range container.VolumeMounts {
 			volume, declared := volumes[mount.Name]
 			if !declared {
-				t.Errorf("no volume %s", mount.Name)
+				t.Errorf("volume %s is not declared", mount.Name)
 			}
 			delete(volumes, mount.Name)
 			if mount.SubPath != "" || mount.SubPathExpr != "" {
@@ -234,7 +234,7 @@ func TestNetworkPolicyAllowsOnlyUsedPorts(t *testing.T) {
 			t.Skip("no network policy")
 		}
 		if len(r.policies) != 1 {
-			t.Fatalf("%d policies", len(r.policies))
+			t.Fatalf("got %d network policies, want 1", len(r.policies))
 		}
 		spec := r.policies[0].Spec
 		if !selects(spec.PodSelector.MatchLabels, w.template.Labels) {
@@ -344,7 +344,7 @@ func TestDashboardsMatchTheRepository(t *testing.T) {
 				size += len(text)
 			}
 			if len(configMap.Data) != 1 || size >= maxApplied*9/10 {
-				t.Errorf("%s contains %d files of %d bytes", configMap.Name, len(configMap.Data), size)
+				t.Errorf("%s contains %d files with a total of %d bytes", configMap.Name, len(configMap.Data), size)
 			}
 		}
 		if len(got) == 0 {
@@ -430,7 +430,7 @@ func TestMonitorsDoNotRenameMetricLabels(t *testing.T) {
 			t.Errorf("port %s does not exist", port)
 		}
 		if tls := r.servesTLS(); tls != (scheme == "https") {
-			t.Errorf("scheme %q", scheme)
+			t.Errorf("scheme %q does not match the exporter", scheme)
 		}
 		dropped := func(label string) bool {
 			return slices.ContainsFunc(relabelings, func(r monitoring.RelabelConfig) bool {

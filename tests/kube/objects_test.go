@@ -172,7 +172,7 @@ func eachRendering(t *testing.T, test func(t *testing.T, r rendering)) {
 func (r *rendering) workload(t *testing.T) workload {
 	t.Helper()
 	if len(r.deployments)+len(r.statefulSets) != 1 {
-		t.Fatalf("%d Deployments and %d StatefulSets", len(r.deployments), len(r.statefulSets))
+		t.Fatalf("got %d Deployments and %d StatefulSets, want one object", len(r.deployments), len(r.statefulSets))
 	}
 	for _, d := range r.deployments {
 		return workload{d.Name, *d.Spec.Replicas, d.Spec.Selector.MatchLabels, d.Spec.Template, nil}

@@ -38,7 +38,8 @@ func program(t *testing.T) string {
 	return path
 }
 
-// start runs the program until the test ends, and returns its standard output. If the test fails, it prints the log.
+// start runs the program until the test ends. It returns the command and its standard output, and prints the log if the
+// test fails.
 func start(t *testing.T, environment []string, arguments ...string) (*exec.Cmd, io.Reader) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -300,7 +301,7 @@ func TestSecretIsRotatedWithoutARestart(t *testing.T) {
 		}
 		t.Run(r.name, func(t *testing.T) {
 			p := run(t, r, 0, api, "of yesterday")
-			eventually(t, "a refusal", func() error {
+			eventually(t, "the token request is rejected", func() error {
 				code, text := p.get("/metrics")
 				if code != http.StatusOK || !refusal.MatchString(text) {
 					return fmt.Errorf("%d", code)

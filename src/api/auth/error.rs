@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::credential::CredentialError;
 
-/// First and longest pause after the endpoint rejects the registration or if the credential cannot be read. A wrong
+/// First and longest pause if the endpoint rejects the registration, or if the credential cannot be used. A wrong
 /// secret does not become valid within seconds, and frequent failed requests can make the identity provider lock the
 /// account.
 const REJECTED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
@@ -44,8 +44,8 @@ pub enum Error {
         /// Seconds by which the server's clock is ahead, if the response contains a date.
         skew: Option<i64>,
     },
-    /// The secret or the certificate cannot be read.
-    #[error("the credential cannot be read")]
+    /// The secret or the certificate cannot be used.
+    #[error("the credential cannot be used")]
     Credential(#[source] CredentialError),
     /// The token endpoint is unreachable.
     #[error("cannot reach the token endpoint")]

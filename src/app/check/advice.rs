@@ -30,16 +30,16 @@ fn advice(error: &api::Error) -> Option<&'static str> {
             "the API rejected a new token; check that api.base_url and api.token_url belong to the same environment"
         }
         api::Error::Status(400 | 404 | 405) => {
-            "check api.version and api.base_url; for one customer, check that it still exists"
+            "check api.version and api.base_url; in a request for one customer, the customer may no longer exist"
         }
         api::Error::Status(408 | 500..=599) | api::Error::Unavailable(_) => {
-            "server-side error; check the vendor's status page and retry"
+            "the API may be down; check the vendor's status page, and try again later"
         }
         api::Error::Throttled => {
             "the API throttled every attempt (429); try again later, or lower api.requests_per_second"
         }
         api::Error::Redirect(_) | api::Error::Decode(_) => {
-            "the response may not be from the API, for example a login page; check api.base_url"
+            "the response may not be from the API (it may be a login page, for example); check api.base_url"
         }
         _ => return None,
     })
@@ -50,16 +50,16 @@ pub(super) fn remedy(error: &api::Error, is_proxied: bool) -> &'static str {
     match (error, is_proxied) {
         (api::Error::Dns(_), _) => dns_remedy(is_proxied),
         (api::Error::Tls(_), _) => {
-            "add the CA of a TLS-inspecting proxy to api.ca_file; check that the port serves TLS"
+            "if a proxy inspects TLS, add its CA to api.ca_file; otherwise, check that the port serves TLS"
         }
         (api::Error::Proxy(_), _) => {
             "check the address, user name and password in api.proxy_url, and the proxy's allow list"
         }
         (api::Error::Timeout(_) | api::Error::Connect(_), false) => {
-            "a firewall may block the connection, or api.proxy_url must be set"
+            "a firewall may be blocking the connection, or api.proxy_url may need to be set"
         }
         (api::Error::Timeout(_) | api::Error::Connect(_), true) => {
-            "neither the proxy nor the host behind it responds; check api.proxy_url"
+            "the proxy or the host behind it does not respond; check api.proxy_url"
         }
         _ => "check the network path",
     }
@@ -69,7 +69,7 @@ pub(super) fn remedy(error: &api::Error, is_proxied: bool) -> &'static str {
 pub(super) fn dns_remedy(is_proxied: bool) -> &'static str {
     match is_proxied {
         false => "check DNS on this machine",
-        true => "check the host of api.proxy_url",
+        true => "check the host name in api.proxy_url",
     }
 }
 

@@ -46,7 +46,7 @@ impl Check<'_> {
             let name = format!("{} {}", protocol(url), host(url));
             let first = proxy.unwrap_or(url);
             if first.host_str().is_some_and(|host| unresolved.contains(&host)) {
-                let detail = format!("{} has no address", host(first));
+                let detail = format!("cannot resolve {}", host(first));
                 self.add_finding(name, (Outcome::NotTried, "not tried", detail));
                 continue;
             }
@@ -103,8 +103,9 @@ pub(super) fn clock_finding(skew: Option<i64>) -> (Outcome, &'static str, String
         Some(skew) => {
             let apart = humantime::format_duration(Duration::from_secs(skew.unsigned_abs()));
             let side = if skew > 0 { "behind" } else { "ahead" };
-            let detail =
-                format!("this machine's clock is {apart} {side}; correct it; the age of restore points depends on it");
+            let detail = format!(
+                "this machine's clock is {apart} {side}; correct it, because the age of restore points depends on it"
+            );
             (Outcome::Failed, "differs", detail)
         }
     }

@@ -27,7 +27,7 @@ pub(super) struct Notes {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) requests: u64,
-    /// Retries after failed requests.
+    /// Retries; `requests` includes them.
     pub(super) retries: u64,
     /// Responses with status 429.
     pub(super) throttled: u64,
@@ -66,10 +66,7 @@ impl Observer for CheckObserver {
 
     fn throttled(&self, endpoint: Endpoint) {
         self.notes().counts.throttled += 1;
-        warn!(
-            endpoint = endpoint.as_str(),
-            "throttled (429); waiting as requested by the API"
-        );
+        warn!(endpoint = endpoint.as_str(), "throttled (429); pausing requests");
     }
 
     fn rows(&self, _endpoint: Endpoint, rows: usize) {
@@ -115,11 +112,11 @@ pub(super) async fn within<T>(
         }
         let limit = humantime::format_duration(limit);
         return Err(match observer.counts().throttled - before.throttled {
-            0 => format!("no response within {limit}; try again later"),
+            0 => format!("did not finish within {limit}; try again later"),
             pauses => format!(
-                "timed out after {limit}, during which the API requested a pause {}; try again later, or lower \
+                "did not finish within {limit}; the API throttled {} (429); try again later, or lower \
                  api.requests_per_second",
-                counted(pauses, "time", "times")
+                counted(pauses, "attempt", "attempts")
             ),
         });
     }

@@ -24,7 +24,7 @@ async fn wait_has_a_time_limit() {
     });
     let error = waited.await.err().unwrap_or_default();
     assert!(
-        error.contains("timed out after 20ms, during which the API requested a pause 1 time"),
+        error.contains("did not finish within 20ms; the API throttled 1 attempt (429)"),
         "{error}"
     );
     assert_eq!(within(limit, "jobs", &observer, async { 7 }).await, Ok(7));

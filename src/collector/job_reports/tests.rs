@@ -123,8 +123,9 @@ fn module_excluded_by_the_settings_has_no_series() {
         };
         let now = Timestamp::from_unix_seconds(1_000_000);
         let context = Context::new(now, std::sync::Arc::new(settings), std::sync::Arc::from(""));
-        let tables = JobReports::tables(&record, &customer, &context);
-        tables.iter().map(|table| table.table.samples()).sum::<usize>()
+        let descriptor = crate::collector::CollectorDescriptor::of::<JobReports>();
+        let rendered = descriptor.render(std::sync::Arc::new(record.clone()), &customer, &context);
+        rendered.map(|(rendered, _)| rendered.samples()).expect("a record")
     };
     assert_eq!([samples(vec![]), samples(vec![305]), samples(vec![302])], [2, 1, 0]);
 }

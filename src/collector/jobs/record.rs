@@ -30,10 +30,10 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the module is in the latest list, or held from an earlier list. An unlisted module is stored but not
-    /// rendered. If the module is listed again, no run is counted twice, and no restore point is lost.
+    /// Whether the module is in the latest list, or carried over from an earlier list. An unlisted module is stored but
+    /// not rendered. If the module is listed again, no run is counted twice, and no restore point is lost.
     listed: bool,
-    /// Whether the module is held from an earlier list because the latest list had invalid rows.
+    /// Whether the module is carried over from an earlier list because the latest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Module {
 pub(crate) struct Scan {
     pub(super) service: Cow<'static, str>,
     pub(super) status: JobStatus,
-    /// Whether the scan is held from an earlier list because the latest list had invalid rows.
+    /// Whether the scan is carried over from an earlier list because the latest list had invalid rows.
     #[serde(default)]
     held: bool,
 }
@@ -142,7 +142,7 @@ impl Record {
     }
 
     /// Merges a list with the previous record. Returns the new record, the newly completed runs, and the number of
-    /// duplicate rows. If the list is partial, the modules and scans that it lacks are held.
+    /// duplicate rows. If the list is partial, the modules and scans that it lacks are carried over.
     pub(super) fn merge(
         previous: Option<&Self>,
         listed: Listed,
@@ -209,12 +209,12 @@ impl Record {
         }
     }
 
-    /// Returns the modules of the latest list and, if that list was partial, the held modules.
+    /// Returns the modules of the latest list and, if that list was partial, those carried over from earlier lists.
     pub(super) fn listed(&self) -> impl Iterator<Item = &Arc<Module>> {
         self.modules.iter().filter(|module| module.listed)
     }
 
-    /// Splits the record into its fresh rows and its held rows; returns `None` if no rows are held.
+    /// Splits the record into fresh rows and rows that are carried over; returns `None` if all rows are fresh.
     pub(super) fn split(&self) -> Option<(Self, Self)> {
         let (held, modules): (Vec<_>, Vec<_>) = self.modules.iter().cloned().partition(|module| module.held);
         let (held_scans, scans): (Vec<_>, Vec<_>) = self.scans.iter().cloned().partition(|scan| scan.held);

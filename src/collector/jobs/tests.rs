@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::auth;
+use crate::collector::CollectorId;
+use crate::exposition::CustomerTables;
 
 /// The time of the first list, 2026-11-29 12:00 UTC.
 const NOW: i64 = 1_795_953_600;
@@ -76,9 +78,11 @@ impl Customer {
     /// Returns the values of all series by name and labels, without `customer_id`.
     fn series(&self) -> BTreeMap<String, f64> {
         let customer = CustomerId::parse("c-1").unwrap();
-        let tables = Jobs::tables(self.record.as_ref().unwrap(), &customer, &self.context());
+        let context = self.context();
+        let mut tables = CustomerTables::new(customer.as_str(), &context.settings.excluded);
+        Jobs::tables(self.record.as_ref().unwrap(), &customer, &context, &mut tables);
         let mut series = BTreeMap::new();
-        for (ShapeTable { table, .. }, metrics) in tables.iter().zip(Jobs::metrics()) {
+        for (table, metrics) in tables.tables.iter().zip(CollectorId::JOBS.descriptor().metrics()) {
             for row in 0..table.rows() {
                 let labels = table.labels(row).unwrap().trim_start_matches(',');
                 for (column, (metric, _)) in metrics.iter().enumerate() {

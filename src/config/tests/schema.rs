@@ -68,7 +68,7 @@ fn problem(schema: &Value, value: &Value, at: &str) -> Option<String> {
                 let entries = value.as_object();
                 entries.is_none_or(|entries| entries.keys().all(|name| known.contains_key(name)))
             }
-            other => panic!("{other} is not checked"),
+            other => panic!("unsupported keyword: {other}"),
         };
         (!is_fine).then(|| format!("{at}: {keyword}"))
     })

@@ -271,7 +271,7 @@ proptest! {
                 prop_assert!(bytes.abs_diff(exact) <= (exact >> 53) + 1);
                 prop_assert!(bytes < 1 << 63);
             }
-            Ok(None) => prop_assert!(false, "absent"),
+            Ok(None) => prop_assert!(false, "{} must not be absent", text),
             Err(InvalidValue) => {
                 let binary = (doubled / unit) << (10 * power);
                 prop_assert!(binary / 2 / scale >= (1 << 63) - (1 << 10));

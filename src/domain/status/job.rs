@@ -2,94 +2,54 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::present;
+use super::super::{labelled, present};
 use super::{number, without_separators};
 
-/// The status of a run or a scan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(i8)]
-pub enum JobStatus {
-    /// No status.
-    None = 0,
-    /// In progress.
-    Running = 1,
-    /// Ended with a complete restore point; also called "Successful".
-    Finished = 2,
-    /// Ended without a restore point.
-    Failed = 3,
-    /// Ended with an incomplete restore point.
-    FinishedWithException = 4,
-    /// Ended without a backup, because there was nothing to do.
-    Skipped = 5,
-    /// Queued.
-    Pending = 6,
-    /// Could not start.
-    FailedToStart = 7,
-    /// Stopped by a user.
-    Canceled = 8,
-    /// Rejected.
-    Rejected = 9,
-    /// Stopped by a user or a program.
-    Stopped = 10,
-    /// Not scanned.
-    NotScanned = 11,
-    /// Switched off.
-    Disabled = 12,
-    /// Has not run.
-    NotStarted = 13,
-    /// Cannot run yet.
-    WaitingForConfiguration = 14,
-    /// A number or word that is not in the reference.
-    Unknown = -1,
+labelled! {
+    /// The status of a run or a scan. A label is also the value in the state file.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    #[repr(i8)]
+    pub enum JobStatus, label {
+        /// No status.
+        None = 0 => "none",
+        /// In progress.
+        Running = 1 => "running",
+        /// Ended with a complete restore point; also called "Successful".
+        Finished = 2 => "finished",
+        /// Ended without a restore point.
+        Failed = 3 => "failed",
+        /// Ended with an incomplete restore point.
+        FinishedWithException = 4 => "finished_with_exception",
+        /// Ended without a backup, because there was nothing to do.
+        Skipped = 5 => "skipped",
+        /// Queued.
+        Pending = 6 => "pending",
+        /// Could not start.
+        FailedToStart = 7 => "failed_to_start",
+        /// Stopped by a user.
+        Canceled = 8 => "canceled",
+        /// Rejected.
+        Rejected = 9 => "rejected",
+        /// Stopped by a user or a program.
+        Stopped = 10 => "stopped",
+        /// Not scanned.
+        NotScanned = 11 => "not_scanned",
+        /// Switched off.
+        Disabled = 12 => "disabled",
+        /// Has not run.
+        NotStarted = 13 => "not_started",
+        /// Cannot run yet.
+        WaitingForConfiguration = 14 => "waiting_for_configuration",
+        /// A number or word that is not in the reference.
+        Unknown = -1 => "unknown",
+    }
 }
 
 impl JobStatus {
-    /// All statuses, ordered by number, with [`JobStatus::Unknown`] last.
-    pub const ALL: [Self; 16] = [
-        Self::None,
-        Self::Running,
-        Self::Finished,
-        Self::Failed,
-        Self::FinishedWithException,
-        Self::Skipped,
-        Self::Pending,
-        Self::FailedToStart,
-        Self::Canceled,
-        Self::Rejected,
-        Self::Stopped,
-        Self::NotScanned,
-        Self::Disabled,
-        Self::NotStarted,
-        Self::WaitingForConfiguration,
-        Self::Unknown,
-    ];
-
     /// Returns the status number from the reference; −1 for [`JobStatus::Unknown`].
     pub const fn code(self) -> i8 {
         self as i8
-    }
-
-    /// Returns the label value, which is also used in the state file.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Running => "running",
-            Self::Finished => "finished",
-            Self::Failed => "failed",
-            Self::FinishedWithException => "finished_with_exception",
-            Self::Skipped => "skipped",
-            Self::Pending => "pending",
-            Self::FailedToStart => "failed_to_start",
-            Self::Canceled => "canceled",
-            Self::Rejected => "rejected",
-            Self::Stopped => "stopped",
-            Self::NotScanned => "not_scanned",
-            Self::Disabled => "disabled",
-            Self::NotStarted => "not_started",
-            Self::WaitingForConfiguration => "waiting_for_configuration",
-            Self::Unknown => "unknown",
-        }
     }
 
     /// Returns the severity, which is different for every status. Of two rows for one run, the row with the higher

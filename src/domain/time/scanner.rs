@@ -41,7 +41,7 @@ impl<'a> Scanner<'a> {
         has_spaces
     }
 
-    /// Consumes all leading digits if their number is within `lengths`.
+    /// Consumes all leading digits if their count is within `lengths`.
     pub(super) fn digits(&mut self, lengths: RangeInclusive<usize>) -> Option<&'a str> {
         let length = self.rest.bytes().take_while(u8::is_ascii_digit).count();
         let (digits, rest) = self

@@ -1,15 +1,15 @@
-//! Encodes runs as bytes, newest first. Here, the previous run is the run that was encoded immediately before, and is
-//! newer. Ends and ids are encoded as differences from the previous run. Fields that a run lacks are omitted.
+//! Encodes runs as bytes, newest first, and decodes them. Ends and ids are encoded as differences from the previous
+//! entry, which is the next newer run. Fields that a run lacks are omitted.
 //!
 //! | bytes | |
 //! |---|---|
 //! | 1, only at the start | version of the format |
 //! | 1 | flags for the fields that are present: id, start, end and the five counts |
 //! | 1 | status number |
-//! | 1 or more | seconds from the end of the run to the end of the previous run; the start replaces a missing end |
+//! | 1 or more | seconds from the end of the run to the end in the previous entry; the start replaces a missing end |
 //! | 1 or more | seconds from the start to the end |
 //! | 1 or more each | counts |
-//! | 2 or more | id: number of leading bytes shared with the previous id, number of other bytes, and those bytes |
+//! | 2 or more | id: number of leading bytes shared with the last encoded id, number of other bytes, and those bytes |
 //!
 //! Numbers are stored with seven bits per byte, lowest bits first; the eighth bit indicates that another byte follows.
 //! If a number can be negative, its lowest bit is the sign.

@@ -71,8 +71,8 @@ fn run_needs_few_bytes() {
     trail.add((0..20).map(run).collect());
     assert_eq!(trail.runs().len(), TRAIL_RUNS);
     let bytes = trail.0.len().div_ceil(TRAIL_RUNS);
-    assert!(bytes <= MAX_BYTES_PER_RUN, "{bytes} bytes per run");
-    assert_eq!(size_of::<Trail>(), 16, "an empty trail must not allocate memory");
+    assert!(bytes <= MAX_BYTES_PER_RUN, "{bytes} bytes per run are too many");
+    assert_eq!(size_of::<Trail>(), 16, "a trail must be as small as a boxed slice");
 }
 
 #[test]

@@ -86,11 +86,14 @@ async fn decompressed(body: Body) -> String {
     let mut decoder = flate2::bufread::GzDecoder::new(&*bytes);
     let mut text = String::new();
     decoder.read_to_string(&mut text).unwrap();
-    assert!(decoder.into_inner().is_empty(), "data after the member");
+    assert!(
+        decoder.into_inner().is_empty(),
+        "the body must end with the first member"
+    );
     text
 }
 
-/// Returns the customers' metrics, which do not change between scrapes.
+/// Returns the lines of the customers' metrics, which do not change between scrapes.
 fn stored(text: &str) -> Vec<&str> {
     text.lines()
         .filter(|line| line.starts_with("elements_customer"))
@@ -138,14 +141,21 @@ async fn concurrent_scrapes_use_one_compression() {
     site.fetch_text().await;
     assert!(
         site.compression(Format::Text).same_channel(&first),
-        "the cached body is still valid"
+        "an unchanged store must not start a new compression"
     );
     fill(&site.store, 20_001);
     let second = site.compression(Format::Text);
-    assert!(!second.same_channel(&first), "the cached body has expired");
+    assert!(
+        !second.same_channel(&first),
+        "a changed store must start a new compression"
+    );
     let text = site.fetch_text().await;
     assert!(text.contains("elements_customer_info{customer_id=\"customer-20000\"} 1"));
-    assert_eq!(lock(&site.compressor.cached).len(), 2, "one compression per format");
+    assert_eq!(
+        lock(&site.compressor.cached).len(),
+        2,
+        "only one compression per format must be cached"
+    );
 }
 
 #[tokio::test]
@@ -167,7 +177,7 @@ async fn compression_is_limited_to_changed_chunks() {
         .filter(|(digest, memory)| before.get(digest) != Some(memory));
     assert!(
         matches!(changed.count(), 1..=2),
-        "the new customer is in one or two chunks"
+        "a new customer must change only one or two chunks"
     );
 }
 

@@ -197,7 +197,7 @@ fn other_reasons(summary: &Summary) -> Vec<String> {
             false => format!("expires in {}", span(left)),
         };
         reasons.push(format!(
-            "The credential {when}: create a new one in Elements, Settings > API app registration."
+            "The credential {when}. Create a new one in Elements, under Settings > API app registration."
         ));
     }
     reasons

@@ -42,7 +42,7 @@ fn facts(summary: &Summary) -> Markup {
                 dt { "API" }
                 dd {
                     b { (api_state(summary).trim_start_matches("API ")) }
-                    small { "token and customer list" }
+                    small { "based on the token and the customer list" }
                 }
             }
             div.card {
@@ -90,7 +90,7 @@ fn facts(summary: &Summary) -> Markup {
                         @if let Some(file) = &summary.config_file { code { (file.display()) } ", " }
                         "loaded " (time(summary.runtime.loaded.config_at, summary.now))
                     }
-                    @if !summary.runtime.loaded.config { small.bad-text { "the latest load failed" } }
+                    @if !summary.runtime.loaded.config { small.bad-text { "the latest reload failed" } }
                 }
             }
         }

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::banner::{banner, count_of_known};
 use super::customer::{chips, path_of};
 use super::exporter::exporter;
-use super::query::{PageQuery, word};
+use super::query::PageQuery;
 use super::words::{attributes_of, capitalize, count, counted, organization_name, sanitize, time};
 use super::{CONNECTION_LOST, Page, ROOT, as_of, layout, modules, pause};
 use crate::domain::{Attributes, ModuleHealth, ModuleState, Timestamp};
@@ -65,7 +65,7 @@ fn search(list: &CustomerList, query: &PageQuery) -> Markup {
             @for ((name, values), selected) in attributes {
                 @if !values.is_empty() || selected.is_some() { (choice(name, &values, selected)) }
             }
-            @if let Some(health) = query.health { input type="hidden" name="show" value=(word(health)); }
+            @if let Some(health) = query.health { input type="hidden" name="show" value=(health.word()); }
             @if !query.is_live { input type="hidden" name="live" value="off"; }
             button type="submit" { "Search" }
         }
@@ -108,7 +108,7 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
         ul.tabs aria-label="Customers by health" {
             (tab(None, "all", &count(list.len())))
             @for health in CustomerHealth::ALL.into_iter().filter(|health| is_offered(*health)) {
-                (tab(Some(health), word(health), &customers(health)))
+                (tab(Some(health), health.word(), &customers(health)))
             }
         }
     }
@@ -169,7 +169,7 @@ fn errors_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
             @if let Some(error) = &source.poll.error {
                 p.error { b { "Last error " } (sanitize(&error.text)) ", " (time(error.at, now)) }
             } @else if matches!(source.poll.state, State::Failed | State::Forbidden) {
-                p.error { b { "Last error " } (source.name) ": occurred before the restart" }
+                p.error { b { "Last error " } (source.name) ": unknown, because it occurred before the restart" }
             }
         }
     }

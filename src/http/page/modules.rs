@@ -22,7 +22,7 @@ pub(super) fn brief_table(modules: &[ModuleHealth], customer: &CustomerRow, now:
                     }
                     td {
                         @if module.makes_restore_points && module.latest_completed.is_some() {
-                            "restore point " (restore_point(module, customer, now))
+                            "restore point: " (restore_point(module, customer, now))
                         }
                         @if let Some(rpo) = module.rpo.filter(|_| module.is_overdue(customer.as_of)) {
                             small { ", RPO " span.whole { (objective(rpo)) } }

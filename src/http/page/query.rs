@@ -32,7 +32,7 @@ impl PageQuery {
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match name.as_ref() {
                 "q" => parsed.text = value.trim().to_owned(),
-                "show" => parsed.health = CustomerHealth::ALL.into_iter().find(|health| word(*health) == value),
+                "show" => parsed.health = CustomerHealth::ALL.into_iter().find(|health| health.word() == value),
                 "page" => parsed.page = value.parse().unwrap_or(1).max(1),
                 "live" => parsed.is_live = value != "off",
                 name => {
@@ -52,7 +52,7 @@ impl PageQuery {
             query.append_pair("q", &self.text);
         }
         if let Some(health) = self.health {
-            query.append_pair("show", word(health));
+            query.append_pair("show", health.word());
         }
         for (name, selected) in Attributes::NAMES.iter().zip(self.attributes.iter()) {
             if let Some(selected) = selected {
@@ -88,20 +88,6 @@ impl PageQuery {
             ..self.clone()
         };
         query.link()
-    }
-}
-
-/// Returns the name of a customer's health, for queries and for display.
-pub(super) fn word(health: CustomerHealth) -> &'static str {
-    match health {
-        CustomerHealth::Ransomware => "ransomware",
-        CustomerHealth::Overdue => "overdue",
-        CustomerHealth::Failing => "failing",
-        CustomerHealth::Unknown => "unknown",
-        CustomerHealth::Outdated => "outdated",
-        CustomerHealth::Pending => "pending",
-        CustomerHealth::NotAssessed => "not assessed",
-        CustomerHealth::Ok => "OK",
     }
 }
 

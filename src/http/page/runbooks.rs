@@ -44,8 +44,8 @@ fn link_to(heading: &Heading) -> Markup {
     html! { a href=(format!("#{}", heading.anchor)) { (heading.text) } }
 }
 
-/// Renders Markdown to HTML, and also returns the headings. Headings have anchors, to which the alerts link. Links to
-/// other files in the repository are removed, because the exporter does not serve them.
+/// Renders Markdown to HTML, and also returns the headings. Headings have anchors, to which the alerts link. Links that
+/// leave the page are removed, because they refer to files in the repository, which the exporter does not serve.
 fn render_markdown(markdown: &str) -> (String, Vec<Heading>) {
     let mut events: Vec<Event<'_>> = Vec::new();
     let mut headings = Vec::new();

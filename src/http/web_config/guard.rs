@@ -159,7 +159,7 @@ async fn protect(State(guard): State<Arc<Guard>>, mut request: Request, next: Ne
             .into_response(),
         AuthResult::Busy => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "Too many passwords are being checked.\n",
+            "Too many passwords are being checked; try again in a few seconds.\n",
         )
             .into_response(),
     };

@@ -168,7 +168,7 @@ impl Tls {
     fn read(section: &Field<'_>, directory: &Path) -> Result<Self, Error> {
         if section.is_empty() {
             // An empty section is incomplete; it does not mean plain HTTP.
-            return Err(section.error("is empty; expected cert_file and key_file, or remove the section"));
+            return Err(section.error("is empty; expected cert_file and key_file (for plain HTTP, remove the section)"));
         }
         let pem = |file, inline| pem_setting(section, file, inline, directory);
         let missing = |name, other| {
@@ -250,12 +250,13 @@ fn consistent_client_auth(
         (Some(authorities), _) if client_auth == ClientAuth::None => Err(Error::Value {
             location: authorities.location.clone(),
             key: authorities.key.clone(),
-            problem: "has no effect without client_auth_type; set client_auth_type to RequireAndVerifyClientCert"
+            problem: "has no effect, because client certificates are not requested; set client_auth_type to \
+                      RequireAndVerifyClientCert"
                 .to_owned(),
         }),
         (_, Some(names)) if !client_auth.is_mandatory() => Err(names.error(
             "requires the client_auth_type RequireAndVerifyClientCert or RequireAnyClientCert; \
-             otherwise a client without a certificate would be accepted",
+             otherwise, a client without a certificate would be accepted",
         )),
         _ => Ok(client_auth),
     }
@@ -268,7 +269,7 @@ fn client_names(field: &Field<'_>) -> Result<Vec<String>, Error> {
         .map(|item| item.text().map(str::to_owned))
         .collect::<Result<_, _>>()?;
     if names.is_empty() {
-        return Err(field.error("is an empty list, which no client could satisfy; remove the key"));
+        return Err(field.error("is an empty list, which no certificate could match; add a name, or remove the key"));
     }
     Ok(names)
 }
@@ -302,7 +303,7 @@ fn suites_and_versions(
     versions.retain(|version| **version == TLS13 || suites.iter().any(|suite| is_of(version, suite)));
     match chosen {
         Some(field) if versions.is_empty() => {
-            Err(field.error("contains no cipher suite for TLS 1.2, and max_version is TLS12"))
+            Err(field.error("lists no cipher suite for TLS 1.2, although max_version is TLS12; expected at least one"))
         }
         _ => {
             let fixed = ring::ALL_CIPHER_SUITES
@@ -374,11 +375,11 @@ fn header(name: &str, values: &[&str], field: &Field<'_>) -> Result<Option<(Head
         return Ok(None);
     }
     if !values.is_empty() && !values.contains(&value) {
-        return Err(field.invalid(format!("is not one of the choices; expected {}", values.join(", "))));
+        return Err(field.invalid(format!("is not allowed; expected {}", values.join(", "))));
     }
     match (HeaderName::from_str(name), HeaderValue::from_str(value)) {
         (Ok(name), Ok(value)) => Ok(Some((name, value))),
-        _ => Err(field.invalid("cannot be sent as a header; expected one line")),
+        _ => Err(field.invalid("cannot be sent as a header; expected one line of ASCII characters")),
     }
 }
 
@@ -389,8 +390,9 @@ fn users(section: &Field<'_>) -> Result<Vec<(String, Secret)>, Error> {
 
 fn user(name: &str, field: &Field<'_>) -> Result<(String, Secret), Error> {
     if name.contains(':') {
-        return Err(field
-            .error("is a name with a colon, which basic authentication does not allow; expected a name without one"));
+        return Err(
+            field.error("contains a colon, which basic authentication does not allow; expected a name without one")
+        );
     }
     let hash = field.raw_text()?;
     let parts = bcrypt::HashParts::from_str(hash).map_err(|_| {

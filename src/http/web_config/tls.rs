@@ -70,11 +70,13 @@ fn certified_key(settings: &Tls, pem: &Pem, provider: &CryptoProvider) -> Result
         settings.key.unusable(if text.contains("ENCRYPTED") {
             "contains an encrypted key; expected one without a passphrase"
         } else {
-            "contains no private key; expected PEM"
+            "contains no private key; expected one in PEM format"
         })
     })?;
     CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => settings.key.unusable("does not belong to the certificate"),
+        rustls::Error::InconsistentKeys(_) => settings
+            .key
+            .unusable("does not belong to the certificate; expected a matching pair"),
         rustls::Error::InvalidCertificate(_) => settings.certificate.unusable(error.to_string()),
         error => settings.key.unusable(error.to_string()),
     })
@@ -121,9 +123,9 @@ fn chain_verifier(
 fn certificates(pem_setting: &PemSetting, pem: &Secret) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.expose().as_bytes())
         .collect::<Result<_, _>>()
-        .map_err(|_| pem_setting.unusable("contains a damaged certificate; expected PEM"))?;
+        .map_err(|_| pem_setting.unusable("contains a damaged certificate; expected valid PEM"))?;
     if certificates.is_empty() {
-        return Err(pem_setting.unusable("contains no certificate; expected PEM"));
+        return Err(pem_setting.unusable("contains no certificate; expected one in PEM format"));
     }
     Ok(certificates)
 }

@@ -1,8 +1,8 @@
 //! Basic authentication.
 //!
 //! Rejecting an unknown name takes as long as rejecting a wrong password, so that the time does not reveal whether a
-//! name exists. A correct password is verified with bcrypt only once. A keyed hash of it is then cached, so that scrapes
-//! are cheap.
+//! name exists. A correct password is verified with bcrypt only once. A keyed hash of it is then cached, so that
+//! scrapes are cheap.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};

@@ -28,7 +28,11 @@ fn queue_returns_most_overdue_targets_first_and_each_once() {
         [(FIRST, customer(3)), (SECOND, customer(1)), (FIRST, customer(2))]
     );
     queue.add(FIRST, customer(2), seconds(0));
-    assert_eq!(queue.pop(seconds(10)), None, "the target is being polled");
+    assert_eq!(
+        queue.pop(seconds(10)),
+        None,
+        "a target must not be polled twice at the same time"
+    );
     assert!(queue.done(FIRST, &customer(2), seconds(20), Urgency::Ordinary));
     assert_eq!(queue.next_due_after(seconds(10)), Some(seconds(20)));
     assert_eq!(
@@ -117,7 +121,7 @@ fn lag_is_that_of_the_most_overdue_target() {
     assert_eq!(
         queue.lag(FIRST, seconds(26)),
         seconds(16),
-        "a running poll counts as late"
+        "a running poll must count as late"
     );
     queue.done(FIRST, &customer(1), seconds(100), Urgency::Ordinary);
     assert_eq!(queue.lag(FIRST, seconds(26)), Duration::ZERO);
@@ -135,7 +139,7 @@ fn target_brought_forward_is_never_due_later() {
     assert_eq!(queue.pop(seconds(30)), None);
 }
 
-/// Polls all due targets, and returns them in order.
+/// Removes all due targets from the queue, and returns them in order.
 fn order(queue: &mut Queue, now: u64) -> Vec<(CollectorId, Target)> {
     let popped = std::iter::from_fn(|| queue.pop(seconds(now)));
     popped.map(|due| (due.collector, due.target)).collect()
@@ -151,7 +155,7 @@ fn bulk_polls_and_signalled_targets_are_first() {
     assert_eq!(
         queue.lag(FIRST, seconds(60)),
         seconds(59),
-        "a signal does not hide the lag"
+        "a signal must not hide the lag"
     );
     let expected = [
         (SECOND, Target::Partner),
@@ -204,16 +208,20 @@ fn quiet_target_waits_until_its_lateness_limit() {
     assert_eq!(
         order(&mut queue(300), 105),
         std::slice::from_ref(&quiet),
-        "the limit has no effect if the rate suffices"
+        "the limit must have no effect if the rate suffices"
     );
     assert_eq!(order(&mut queue(300), 199), [busy.clone(), quiet.clone()]);
     assert_eq!(
         order(&mut queue(300), 200),
         [quiet.clone(), busy.clone()],
-        "two intervals have passed without a response"
+        "a quiet target must come first after two intervals without a response"
     );
     assert_eq!(order(&mut queue(140), 139), [busy.clone(), quiet.clone()]);
-    assert_eq!(order(&mut queue(140), 140), [quiet, busy], "values would be stale");
+    assert_eq!(
+        order(&mut queue(140), 140),
+        [quiet, busy],
+        "a quiet target must come first when its values would become stale"
+    );
 }
 
 #[test]

@@ -121,7 +121,7 @@ async fn protected_data_has_tenants_in_v3_only() {
         .unwrap();
     assert!(
         chat["totalScannedObjects"].as_u64() > Some(0),
-        "Teams chats are listed although they are not backed up"
+        "Teams chats must be listed, although they are not backed up"
     );
     assert_eq!(
         (&chat["totalProtectedObjects"], text(chat, "dataSizeStoredInAvePoint")),

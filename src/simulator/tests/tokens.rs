@@ -131,7 +131,7 @@ async fn client_assertions_are_verified() {
     };
     let valid = sign(header.clone(), claims("1"));
     assert_eq!(request(valid.clone()).await, 200);
-    assert_eq!(request(valid).await, 400, "a used jti was accepted");
+    assert_eq!(request(valid).await, 400, "a used jti must be rejected");
     assert_eq!(
         request(sign(header.clone(), with("2", "nbf", json!(NOW + 60)))).await,
         200

@@ -56,7 +56,8 @@ fn signs(view: View<'_>, id: &str, tenant: &str) -> Result<ApiResponse, ApiRespo
         .ok_or_else(|| ApiResponse::not_found("customer"))?;
     let tenant = tenant_of(customer, tenant)?;
     let signs = tenant.services.signs;
-    let signs = signs.ok_or_else(|| ApiResponse::error(StatusCode::FORBIDDEN, "the customer has no such service"))?;
+    let signs =
+        signs.ok_or_else(|| ApiResponse::error(StatusCode::FORBIDDEN, "the customer does not have this service"))?;
     let fields = SIGN_TYPES.iter().zip(signs).flat_map(|(object_type, counts)| {
         let of_type = SIGNS.iter().zip(counts);
         of_type.map(move |(sign, count)| (format!("{object_type}{sign}"), json!(count)))

@@ -56,13 +56,13 @@ fn world_has_every_customer_status_and_special_module() {
     let modules = || world.customers.iter().flat_map(|customer| &customer.modules);
     assert!(
         modules().any(|module| module.runs.is_empty()),
-        "no module is without runs"
+        "some module must have no runs"
     );
     let runs = || modules().flat_map(|module| &module.runs);
     assert!(runs().any(|run| run.id == "N/A" && run.end.is_some()));
     assert!(runs().any(|run| run.status == 3 && run.failed == 0));
     let stuck = runs().find(|run| run.status == 1 && run.start.unwrap() < NOW - 2 * DAY);
-    assert!(stuck.is_some(), "no run takes too long");
+    assert!(stuck.is_some(), "some run must be stuck");
     let silent = world.customers.iter().find(|customer| customer.status == 6).unwrap();
     assert!(
         silent
@@ -215,7 +215,7 @@ fn fleet_meets_objectives_except_in_three_scenarios() {
             .filter(|(_, c)| is_late(c))
             .map(|(nth, _)| nth)
             .collect();
-        assert_eq!(late, [3, 6, 9], "seed {seed} at {speed}");
+        assert_eq!(late, [3, 6, 9], "seed {seed}, speed {speed}");
     }
 }
 
@@ -270,7 +270,7 @@ fn history_of_a_fleet_has_incidents_that_last_for_days() {
             "seed {seed}: {fractions:?}"
         );
         let changes = fractions.windows(2).filter(|pair| pair[0] != pair[1]).count();
-        assert!(changes > 20, "seed {seed}: {changes}");
+        assert!(changes > 20, "seed {seed}: only {changes} changes");
         let last = fractions.last().copied().unwrap();
         assert!((0.95..0.97).contains(&last), "seed {seed}: {last}");
     }
@@ -290,7 +290,7 @@ fn fleet_has_every_scenario() {
             .map(|run| run.status)
             .collect()
     };
-    assert!(statuses(1).contains(&6), "no run is queued");
+    assert!(statuses(1).contains(&6), "some run must be queued");
     assert!(world.customers[1].products.len() > 35);
     let ends: BTreeSet<&str> = world.customers[1]
         .products
@@ -300,7 +300,7 @@ fn fleet_has_every_scenario() {
     assert_eq!(ends.len(), 1);
     assert!(
         statuses(3).iter().filter(|status| **status == 3).count() > 5,
-        "backups without consent do not fail"
+        "backups without consent must fail"
     );
     let gap = world.customers[4]
         .protected

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::collector::{PerCollector, Plan, RecordSource as _};
 
-/// Returns plans in which all collectors run every minute.
+/// Returns plans in which all collectors poll every minute.
 fn plans() -> PerCollector<Plan> {
     let plan = Plan {
         enabled: true,

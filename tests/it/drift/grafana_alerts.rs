@@ -18,8 +18,8 @@ const INTERVAL: &str = "1m";
 /// Range of a query, in seconds. The format requires it, although instant queries do not use it.
 const LOOKBACK: i64 = 600;
 
-/// Summaries and descriptions of alerts whose Prometheus annotations contain queries, which Grafana templates do not
-/// support. The value is the number of the customer's affected modules and backup scopes.
+/// Summaries and descriptions for alerts whose Prometheus annotations contain queries, which Grafana templates do not
+/// support. In these texts, `$value` is the number of the customer's affected modules and backup scopes.
 const TEXTS: [(&str, [&str; 2]); 4] = [
     (
         "ElementsBackupOverdue",

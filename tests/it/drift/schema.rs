@@ -71,7 +71,8 @@ fn key_schema(key: &Key) -> Value {
     Value::Object(schema)
 }
 
-/// Returns the schema of a format. The exporter accepts numbers as text, because YAML parses digits as a number.
+/// Returns the schema of a format. Where text is expected, numbers are also accepted, because YAML parses digits as a
+/// number.
 fn format_schema(format: ValueFormat) -> Value {
     match format {
         ValueFormat::Text(_) => json!({"type": ["string", "number"], "minLength": 1}),

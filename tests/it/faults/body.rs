@@ -1,4 +1,4 @@
-//! Invalid response bodies.
+//! Invalid, incomplete and unusual response bodies.
 
 use elements_exporter::simulator::{Fault, FaultKind};
 use serde_json::{Value, json};
@@ -84,14 +84,14 @@ async fn error_member_beside_a_list_is_a_failure() {
         case("error", replace("/error", json!({"code": "Busy"})), "decode"),
         case("errors", replace("/Errors", json!(["busy"])), "decode"),
         case("in metadata", replace("/metadata/error", json!("busy")), "decode"),
-        case("no success", replace("/isSuccess", json!(false)), "decode"),
+        case("isSuccess is false", replace("/isSuccess", json!(false)), "decode"),
         case(
             "an empty list",
             wrong_body("application/json", r#"{"data":[],"success":"False"}"#),
             "decode",
         ),
         v1(case("@odata.error", replace("/@odata.error", json!({})), "decode")),
-        v1(case("no success in v1", replace("/success", json!(0)), "decode")),
+        v1(case("success is 0 in v1", replace("/success", json!(0)), "decode")),
     ])
     .await;
 }
@@ -324,7 +324,7 @@ async fn field_of_another_type_is_parsed_if_possible() {
         );
         assert!(
             value(&text, &format!("elements_protected_objects{labels}")).is_some(),
-            "{sent}: other fields are parsed"
+            "{sent}: other fields must be parsed"
         );
         let errors = super::sum(&text, "elements_exporter_decode_errors_total{endpoint=\"protected\"");
         assert_eq!(errors, expected_errors, "{sent}");
@@ -343,7 +343,7 @@ async fn invalid_row_fails_the_poll_and_keeps_other_rows() {
     };
     let modules = count_modules(&before);
     assert!(modules > 1);
-    // The field that identifies one row's module becomes invalid, and a value in another row changes.
+    // The field that identifies one row's module becomes invalid, and two values in another row change.
     partner.handle.with_world(|world| {
         let backups = world.customers[0].modules.iter_mut();
         let backups = backups.filter(|module| ![0, 10].contains(&module.job_type));
@@ -376,7 +376,7 @@ async fn invalid_row_fails_the_poll_and_keeps_other_rows() {
     assert_eq!(
         count_modules(&later),
         modules,
-        "the module with the invalid row keeps its values"
+        "the module with the invalid row must keep its values"
     );
     partner
         .handle
@@ -445,5 +445,5 @@ async fn partial_response_keeps_its_rows_fresh_and_others_expire() {
     assert_eq!(value(&text, &status("OneDrive")), Some(2.0));
     assert!(text.contains(r#"elements_license_info{customer_id="one",license="",service="B""#));
     let backup = r#"elements_job_last_backup_timestamp_seconds{customer_id="one",service="Microsoft 365",module="Exchange Online"}"#;
-    assert!(value(&text, backup).is_some(), "a dated fact does not expire");
+    assert!(value(&text, backup).is_some(), "a dated fact must not expire");
 }

@@ -1,4 +1,4 @@
-//! `docs/faults.md` lists exactly the tests that exist.
+//! `docs/faults.md` lists exactly the tests of faults, and refers only to existing unit tests.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -69,7 +69,7 @@ async fn hostile_names_are_escaped_truncated_and_unique() {
         assert_eq!(text.matches("\nelements_customer_info{").count(), names.len());
         assert!(
             !text.lines().any(|line| line.starts_with("fake")),
-            "a name starts a line"
+            "a name became a line of its own"
         );
         let longest = text.lines().map(str::len).max().unwrap();
         assert!(longest < 16 * 1024, "{longest} bytes in one line");
@@ -87,7 +87,7 @@ async fn hostile_modules_and_types_have_one_sample_each() {
     assert!(!text.lines().any(|line| line.starts_with("fake")));
     assert!(text.lines().all(|line| line.len() < 16 * 1024));
     let exported = text.matches("\nelements_job_status{").count();
-    assert_eq!(exported, rows.len(), "different names are separate series");
+    assert_eq!(exported, rows.len(), "different names must result in separate series");
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn lookalike_names_are_merged_and_ids_are_rejected() {
     .await;
     let exporter = Exporter::start(&api.base, &["jobs"], &[("ELEMENTS_API__VERSION", "v1")]).await;
     let text = exporter
-        .wait_until("jobs", |text| text.contains("elements_job_status{"))
+        .wait_until("jobs are exported", |text| text.contains("elements_job_status{"))
         .await;
     parser::assert_text_format(&text);
     assert_eq!(text.matches("elements_customer_info{").count(), 1);

@@ -62,7 +62,7 @@ async fn rejected_client_retries_when_the_secret_file_changes() {
     assert_eq!(number(&after, "elements_up"), 0.0);
     let requested = partner.handle.token_requests();
     let failed = number(&after, &token_failures("invalid_client"));
-    assert_eq!(failed, 1.0, "one attempt for all polls that need a token");
+    assert_eq!(failed, 1.0, "all polls that need a token must share one attempt");
     exporter
         .wait_until("further polls fail", |text| {
             value(text, &errors("jobs", "auth")) > value(&after, &errors("jobs", "auth"))
@@ -71,7 +71,7 @@ async fn rejected_client_retries_when_the_secret_file_changes() {
     assert_eq!(
         partner.handle.token_requests(),
         requested,
-        "no request during the pause"
+        "a token was requested during the pause"
     );
     // The pause lasts at least a minute, so an earlier request shows that the changed file was detected.
     fs::write(&file, "another-secret\n").unwrap();
@@ -149,7 +149,7 @@ async fn missing_permission_affects_only_its_collector() {
         .handle
         .set_scopes(granted.map(|name| format!("elements.{name}.read.all")).into());
     let (text, succeeded) = crate::harness::poll_once(&config(&partner.base, &[("ELEMENTS_API__VERSION", "v3")])).await;
-    assert!(succeeded, "a missing permission is not a failure: {text}");
+    assert!(succeeded, "a missing permission must not count as a failure: {text}");
     let permitted = |collector: &str| format!("elements_exporter_collector_permitted{{collector=\"{collector}\"}}");
     assert_eq!(number(&text, &permitted("jobs")), 0.0);
     assert_eq!(number(&text, &state("jobs", "forbidden")), 2.0);
@@ -175,7 +175,7 @@ async fn missing_permission_is_logged_with_its_name() {
         .set_scopes(vec!["elements.customers.read.all".to_owned()]);
     let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
     program
-        .wait_until("jobs are not permitted", |text| {
+        .wait_until("the permission is missing", |text| {
             value(text, "elements_exporter_collector_permitted{collector=\"jobs\"}") == Some(0.0)
         })
         .await;
@@ -185,7 +185,7 @@ async fn missing_permission_is_logged_with_its_name() {
         .lines()
         .filter(|line| line.contains("elements.jobs.read.all"))
         .collect();
-    assert_eq!(reported.len(), 1, "once: {}", output.stderr);
+    assert_eq!(reported.len(), 1, "must be logged once: {}", output.stderr);
     assert!(reported[0].contains("collector=jobs"), "{}", reported[0]);
 }
 
@@ -242,7 +242,10 @@ async fn scope_string_beyond_its_limit_is_split() {
         requested.iter().all(|scopes| scopes.chars().count() <= 300),
         "{requested:?}"
     );
-    assert!((2..=4).contains(&requested.len()), "too many requests: {requested:?}");
+    assert!(
+        (2..=4).contains(&requested.len()),
+        "unexpected number of requests: {requested:?}"
+    );
 }
 
 fn field(form: &str, name: &str) -> String {
@@ -334,7 +337,7 @@ async fn persistent_rejection_is_retried_once_per_poll() {
         &after,
         "elements_exporter_api_requests_total{endpoint=\"jobs\",code=\"401\"}",
     );
-    assert!(attempts <= 2.0 * polls + 2.0, "{attempts} attempts of {polls} polls");
+    assert!(attempts <= 2.0 * polls + 2.0, "{attempts} attempts in {polls} polls");
 }
 
 #[tokio::test]
@@ -373,7 +376,7 @@ async fn token_endpoint_error_is_not_an_empty_list() {
     let cases = [
         ("503", page(503), "server_error"),
         ("500", page(500), "server_error"),
-        ("400 of a proxy", page(400), "unexpected_status"),
+        ("400 from a proxy", page(400), "unexpected_status"),
         ("404", page(404), "unexpected_status"),
         ("200 with a page", wrong_body(html), "decode"),
         ("200 without a token", wrong_body("{}"), "decode"),
@@ -528,7 +531,7 @@ async fn clock_skew_is_reported() {
     assert!(!report.is_good());
     let report = report.text();
     assert!(
-        report.contains("this machine's clock is ") && report.contains(" behind; set it"),
+        report.contains("this machine's clock is ") && report.contains(" behind; correct it"),
         "{report}"
     );
     // Up to a second may pass between the two readings of the clock.

@@ -1,4 +1,5 @@
-//! Endless and oversized responses. The exporter rejects them, reports the reason, and stays within its memory limits.
+//! Endless and very large responses. The exporter rejects or truncates what exceeds its limits, reports the reason, and
+//! stays within its memory limits.
 //!
 //! The limits are for the peak resident memory of an unoptimized build, as measured by the kernel.
 
@@ -36,7 +37,7 @@ fn assert_peak(program: &Program, limit_mib: u64, case: &str) {
     println!("{case}: {peak} MiB of {limit_mib}");
 }
 
-/// Returns the response for a page number, which starts at 0 in API v1.
+/// A function from a page number to a response. In API v1, page numbers start at 0.
 type List = Box<dyn Fn(usize) -> Response<String> + Send + Sync>;
 
 /// Starts an API with one customer. Once `on` is true, it uses `list` for the customer list.
@@ -91,8 +92,8 @@ async fn gzip_bomb_stays_within_the_memory_of_two_bodies() {
     assert_peak(&program, IDLE_MIB + BODY_MIB, "gzip bomb");
 }
 
-/// Starts an API that returns tokens. All other requests get an endless body of whitespace, sent in pieces of `bytes`
-/// with pauses.
+/// Starts an API that returns tokens. All other requests get an endless body of whitespace, sent in chunks of `bytes`
+/// bytes with a pause before each.
 async fn endless(bytes: usize, pause: Duration) -> String {
     let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .await
@@ -156,7 +157,7 @@ async fn list_of_a_million_pages_stays_within_its_memory_limit() {
             }),
         ),
         (
-            "rows of a digit",
+            "rows of one digit",
             "v1",
             "too_large",
             Box::new(move |page| {
@@ -257,8 +258,8 @@ async fn list_of_fifty_thousand_customers_is_monitored() {
     let program = Program::start_collectors(&server.base, &["jobs"], &extra_env).await;
     wait_until_settled(&program).await;
     has_all_customers.store(true, Ordering::SeqCst);
-    // The first customer is missing, so a second list must confirm the removal. Only the customer list is scraped: the
-    // polls of the new customers would take a quarter of an hour, and complete scrapes would take even longer.
+    // The first customer is missing, so a second list must confirm the removal. Only metrics about the customer list
+    // are scraped: polling the new customers would take a quarter of an hour, and even longer with complete scrapes.
     let reported = "elements_customer_info{";
     let text = program
         .wait_until_at("/metrics?collector=customers", "all customers are exported", |text| {
@@ -336,7 +337,7 @@ async fn name_of_a_megabyte_is_truncated_everywhere() {
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("state");
     let mut extra_env = vec![("ELEMENTS_STATE__FILE".to_owned(), path.to_str().unwrap().to_owned())];
-    // Each endpoint is polled only once, because repeated polls would prove nothing more.
+    // Each collector polls only once, because further polls would prove nothing more.
     for collector in super::COLLECTORS.iter().chain(&["customers"]) {
         let key = format!("ELEMENTS_COLLECTORS__{}__INTERVAL", collector.to_uppercase());
         extra_env.push((key, "10m".to_owned()));
@@ -352,10 +353,10 @@ async fn name_of_a_megabyte_is_truncated_everywhere() {
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     let saved = std::fs::read_to_string(&path).unwrap();
-    assert!(saved.contains(&"m".repeat(100)), "the name is saved");
-    assert!(!saved.contains(&"m".repeat(1000)), "the saved name is truncated");
+    assert!(saved.contains(&"m".repeat(100)), "the name must be saved");
+    assert!(!saved.contains(&"m".repeat(1000)), "the saved name must be truncated");
     assert!(
         !output.stderr.contains(&"m".repeat(1000)),
-        "the logged name is truncated"
+        "the logged name must be truncated"
     );
 }

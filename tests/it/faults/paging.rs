@@ -1,4 +1,4 @@
-//! Paged lists with missing or inconsistent pages.
+//! Paged lists: foreign links, missing or inconsistent pages, wrong totals and shrunken lists.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::scripted::{ScriptedServer, json as response, token};
 use crate::harness::{eventually, value};
 
-/// Checks that polls fail for `reason` while the customer list has the fault, for one API version.
+/// Checks that, with the given API version, polls fail for `reason` while the customer list has the fault.
 async fn assert_list_fails(partner: &Partner, generation: &str, kind: FaultKind, reason: &str, case: &str) -> String {
     let path = if generation == "v1" { CUSTOMERS_V1 } else { CUSTOMERS_V3 };
     let exporter = Exporter::start(&partner.base, &[], &[("ELEMENTS_API__VERSION", generation)]).await;
@@ -238,7 +238,7 @@ async fn total_missing_from_a_page_is_ignored() {
     }
     for (case, pages_of) in [
         ("two totals", metadata(total(250), json!({}), total(251))),
-        ("too many", metadata(total(251), json!({}), json!({}))),
+        ("total too high", metadata(total(251), json!({}), json!({}))),
     ] {
         let mut pages_of = pages_of;
         pages_of.push(json!({"data": []}));
@@ -281,7 +281,7 @@ async fn row_that_moves_between_pages_makes_a_list_incomplete() {
             let listed: Vec<Value> = match (page, moved.load(Ordering::SeqCst)) {
                 (1, _) => (0..100).map(scope).collect(),
                 (2, 0) => (100..150).map(scope).collect(),
-                // Another row moves in each attempt.
+                // A different row moves in each attempt.
                 (2, n) => {
                     moved.store(n % 50 + 1, Ordering::SeqCst);
                     std::iter::once(n).chain(100..149).map(scope).collect()
@@ -407,7 +407,7 @@ async fn shrunken_list_is_not_applied_at_first() {
                 body: json!({"value": remaining}).to_string(),
             };
             let unavailable = FaultKind::Status { code: 503, body: None };
-            // All requests after this list fail, so that no second list confirms the change.
+            // Later requests for the list fail, so that no second list confirms the change.
             partner.handle.set_faults(vec![
                 Fault::new(CUSTOMERS_V1, shrunken).times(1),
                 Fault::new(CUSTOMERS_V1, unavailable),

@@ -1,4 +1,4 @@
-//! Panics, signals and files of the process.
+//! Panics, shutdowns, the state file, startup errors, reloads and log output.
 //!
 //! The tests are in one long file, because they share the poll loop and the state files.
 
@@ -230,7 +230,7 @@ async fn stop_during_requests_saves_the_state() {
             .then_some(())
     })
     .await;
-    // The hanging requests do not delay the shutdown.
+    // The program exits despite the hanging requests.
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     // After a restart while the API is down, the exporter serves the last known values. It ignores the incomplete file
@@ -256,7 +256,7 @@ async fn kill_at_any_time_leaves_a_complete_state() {
     for _ in 0..3 {
         let program = Program::start_with(with_state(&partner.base, &file), &ARGUMENTS).await;
         program.wait_until("every poll succeeded", is_settled).await;
-        // SIGTERM causes a save, and SIGKILL interrupts it.
+        // SIGTERM starts a save, which SIGKILL may interrupt.
         program.signal("TERM");
         program.signal("KILL");
         program.wait().await;
@@ -304,7 +304,7 @@ async fn unusable_state_is_renamed_and_reported() {
         assert_eq!(
             number(&restarted.metrics().await, LOADED),
             1.0,
-            "{case}: the next state is valid"
+            "{case}: the next state must be valid"
         );
         restarted.stop().await;
     }
@@ -383,7 +383,7 @@ async fn reload_of_an_invalid_configuration_changes_nothing() {
 }
 
 #[tokio::test]
-async fn repeated_failure_is_logged_at_growing_intervals() {
+async fn repeated_failure_is_logged_once_at_first() {
     let partner = start(frozen_partner(2)).await;
     let program = Program::start_collectors(&partner.base, &["jobs"], &[]).await;
     program.wait_until("every poll succeeded", is_settled).await;
@@ -543,7 +543,7 @@ async fn secrets_and_addresses_do_not_appear_in_output() {
     let requests = partner.handle.requests();
     assert!(
         requests.iter().any(|request| request.body.contains(SECRET)),
-        "the secret was used"
+        "no request contains the secret"
     );
     let mut canaries: HashSet<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
     canaries.extend([SECRET, "sim-token-", "@owner", "Bearer"].map(ToOwned::to_owned));

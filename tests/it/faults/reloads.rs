@@ -1,5 +1,5 @@
-//! Polls that are in progress during a reload. Their results are rendered with the new configuration, and polls whose
-//! requests change are repeated.
+//! Reloads, including those during polls. Results are rendered with the new configuration, polls whose requests change
+//! are repeated, and tokens and missing permissions are kept.
 
 use elements_exporter::simulator::{Fault, FaultKind, Handle};
 
@@ -14,8 +14,8 @@ const HOURLY: [(&str, &str); 3] = [
     ("ELEMENTS_COLLECTORS__LICENSES__INTERVAL", "1h"),
 ];
 
-/// Delay of a response. It is long enough for the other steps of a test, even on a busy machine. If it is too short, a
-/// test fails immediately.
+/// Delay of a response. It is long enough for the other steps of a test, even on a busy machine. If it were too short,
+/// a test would fail immediately.
 const DELAY: FaultKind = FaultKind::Delay { ms: 4_000 };
 
 fn request_count(handle: &Handle, path: &str) -> usize {

@@ -55,7 +55,7 @@ async fn assert_valid_scrapes(exporter: &Exporter, encodings: [&str; 2]) {
 
 #[tokio::test]
 async fn scrape_is_complete_in_any_state() {
-    // Without any data.
+    // At first, the exporter has no data.
     let offline = Exporter::start(&unreachable_api(), &COLLECTORS, &[]).await;
     assert_valid_scrapes(&offline, ["identity", "gzip"]).await;
     offline
@@ -64,7 +64,7 @@ async fn scrape_is_complete_in_any_state() {
         })
         .await;
     assert_valid_scrapes(&offline, ["gzip", "identity"]).await;
-    // With all data, and again after the API has become unreachable.
+    // This exporter has all data, until the API becomes unreachable.
     let partner = start(frozen_partner(3)).await;
     let stale_after: Vec<String> = COLLECTORS
         .iter()
@@ -131,7 +131,7 @@ async fn scrape_during_a_poll_is_consistent() {
         set_jobs(&canned, &job_lists[1 - index]);
         let expected = [2.0, 3.0][1 - index];
         exporter
-            .wait_until("the other jobs", |text| {
+            .wait_until("the other job list is exported", |text| {
                 let values_of = |name: &str| -> Vec<f64> {
                     let lines = text.lines().filter(|line| line.starts_with(name));
                     lines
@@ -220,7 +220,7 @@ async fn slow_scrapers_cause_no_api_requests_or_delays() {
     for mut stream in slow_header_clients {
         let mut rest = Vec::new();
         let _ = with_timeout(
-            "connections with slow headers were not closed",
+            "connections with slow headers are closed",
             stream.read_to_end(&mut rest),
         )
         .await;
@@ -243,7 +243,7 @@ async fn client_that_does_not_read_is_disconnected() {
     let partner = start(frozen_partner(40)).await;
     let exporter = Exporter::start(&partner.base, &["jobs"], &[]).await;
     exporter.wait_until_settled().await;
-    // Requests more responses than the connection's buffers can hold.
+    // The client requests more responses than the connection's buffers can hold.
     let scrape = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
     let client = connection(&exporter, &scrape.repeat(100)).await;
     eventually("the client is disconnected", || {
@@ -302,7 +302,7 @@ async fn malformed_requests_get_a_response_and_are_harmless() {
     assert!(is_settled(&exporter.metrics().await));
 }
 
-/// Returns the body of a response if it is complete according to its headers.
+/// Returns the body of a response with status 200, if it is complete according to the headers.
 fn complete_body(response: &[u8]) -> Option<&[u8]> {
     let end = response.windows(4).position(|window| window == b"\r\n\r\n")?;
     let (head, body) = (std::str::from_utf8(&response[..end]).ok()?, &response[end + 4..]);
@@ -315,7 +315,7 @@ fn complete_body(response: &[u8]) -> Option<&[u8]> {
     let is_complete = match header("content-length") {
         Some(length) => length.parse() == Ok(body.len()),
         None if header("transfer-encoding") == Some("chunked") => body.ends_with(b"0\r\n\r\n"),
-        // In HTTP/1.0, the body ends with the connection. Its last byte shows whether it is truncated.
+        // In HTTP/1.0, the body ends with the connection. The last byte of the body shows whether it is truncated.
         None => head.starts_with("HTTP/1.0") && body.ends_with(b"\n"),
     };
     (head.split(' ').nth(1) == Some("200") && is_complete).then_some(body)

@@ -103,7 +103,7 @@ async fn hangup_does_not_terminate_commands() {
         program.signal("HUP");
         (&reading).write_all(b"rpo:\n  default: 26h\n").unwrap();
         drop(reading);
-        // The partner is unreachable.
+        // The command fails, because the partner is unreachable.
         assert_eq!(program.wait().await.code, Some(1), "{command}");
         let program = Program::spawn(every_second(&unreachable_api(), &[], &[]), &[command, &config.flag()]);
         let _reading = config.wait_until_opened().await;

@@ -30,15 +30,15 @@ const WORLD_TICK: Duration = Duration::from_secs(60);
 const CUSTOMERS: usize = 12;
 
 /// Maximum growth of the program's memory after every kind of fault has occurred. It allows for the memory of large
-/// bodies, which the allocator retains for each thread and releases later. At two hundred polls per second, a leak would
-/// exceed this limit within ten minutes.
+/// bodies, which the allocator retains for each thread and releases later. At two hundred polls per second, a leak
+/// would exceed this limit within ten minutes.
 const GROWTH_MIB: u64 = 48;
 
 /// Maximum number of tasks for idle connections to the partner and from scrapers.
 const CONNECTION_TASKS: usize = 24;
 
-/// Time for which values are served after the last successful poll: shorter than the outages in a soak test, but longer
-/// than a cycle on a busy machine.
+/// Time in seconds for which values are served after the last successful poll: shorter than the outages in a soak test,
+/// but longer than a cycle on a busy machine.
 const STALE_AFTER: f64 = 60.0;
 
 #[tokio::test]
@@ -150,12 +150,12 @@ async fn soak(ticks: u64, seed: u64) {
     println!("tasks: {tasks} before, {alive} after");
     let end_mib = v1.resident_mib();
     println!(
-        "memory: {warm_mib} MiB after a third, {end_mib} MiB at the end, peak {} MiB",
+        "memory: {warm_mib} MiB after a third of the ticks, {end_mib} MiB at the end, peak {} MiB",
         v1.peak_mib()
     );
     assert!(
         end_mib <= warm_mib + GROWTH_MIB,
-        "seed {seed}: {end_mib} MiB, {warm_mib} MiB after a third"
+        "seed {seed}: {warm_mib} MiB after a third of the ticks, {end_mib} MiB at the end"
     );
     assert_eq!(v1.status("/-/healthy").await, 200);
     assert_eq!(v3.get("/-/healthy").await.0, 200);
@@ -287,8 +287,8 @@ fn fault_kind(rng: &mut Rng) -> FaultKind {
     }
 }
 
-/// Values that depend on runs that are no longer listed. A new exporter has never polled these runs, so an
-/// older exporter's values are at least as high.
+/// Values that depend on runs that are no longer listed. A new exporter has never fetched these runs, so an older
+/// exporter's values are at least as high.
 const HISTORY: [&str; 3] = [
     "elements_job_last_success_timestamp_seconds{",
     "elements_job_last_backup_timestamp_seconds{",
@@ -324,15 +324,15 @@ fn not_polled_since(text: &str, since: f64) -> Option<String> {
     const LAST: &str = "elements_exporter_collector_last_success_timestamp_seconds";
     let mut lines = text.lines().filter(|line| line.starts_with(LAST)).peekable();
     if lines.peek().is_none() {
-        return Some("nothing".to_owned());
+        return Some("there are no freshness series".to_owned());
     }
     lines
         .find(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap() < since)
         .map(ToOwned::to_owned)
 }
 
-/// Checks that values that describe the present do not expire before `stale_after`. Customers may lack a status only if
-/// the customer list is older than that.
+/// Checks that values that describe the present do not expire before `stale_after`. All customers may lack a status
+/// only if the customer list is older than that.
 fn assert_no_early_expiry(text: &str) {
     let last = "elements_exporter_collector_last_success_timestamp_seconds{collector=\"customers\",customer_id=\"\"}";
     let age = now() - value(text, last).unwrap();

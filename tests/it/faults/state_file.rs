@@ -1,4 +1,4 @@
-//! The state file: valid paths, locks, and files that interrupted saves leave behind.
+//! The state file: its path, its lock, and files that interrupted saves leave behind.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -90,7 +90,7 @@ async fn state_file_behind_a_symbolic_link_is_replaced() {
         assert_eq!(mode & 0o777, 0o600);
     }
     let restarted = Exporter::load(with_state(&unreachable_api(), &file)).await;
-    assert_eq!(restarted.get("/-/ready").await.0, 200, "the state is restored");
+    assert_eq!(restarted.get("/-/ready").await.0, 200, "the state must be restored");
     restarted.stop().await;
 }
 
@@ -115,7 +115,7 @@ async fn state_file_replaced_by_a_directory_fails_saves() {
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0));
     assert!(output.stderr.contains("is a directory"), "{}", output.stderr);
-    assert!(file.is_file(), "the last save is written");
+    assert!(file.is_file(), "the final save must create the file");
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ async fn customer_without_data_is_looked_up_in_the_list() {
 #[tokio::test]
 async fn throttle_pauses_all_requests_and_lowers_the_rate() {
     // Without the pause, eleven polls per second would continue. Requests that were in flight when the API throttled
-    // may still arrive.
+    // the request may still arrive.
     const IN_FLIGHT: usize = 4;
     fn date(from_now: i64) -> (String, Instant) {
         let now = jiff::Timestamp::now();
@@ -133,7 +133,7 @@ async fn throttle_pauses_all_requests_and_lowers_the_rate() {
         let requested = requests_in_pause(&partner, pause_end).await;
         assert!(requested <= IN_FLIGHT, "{name}: {requested} requests");
         let after = exporter
-            .wait_until("the throttle is counted", |text| {
+            .wait_until("the throttled request is counted", |text| {
                 sum(text, "elements_exporter_api_throttled_total") == 1.0 && is_settled(text)
             })
             .await;
@@ -340,7 +340,9 @@ async fn failing_resource_does_not_affect_others() {
         let before = exporter.wait_until_settled().await;
         partner.handle.set_faults(vec![Fault::new(JOBS_V3, kind)]);
         exporter
-            .wait_until("the jobs fail", |text| number(text, &state("jobs", "failed")) == 20.0)
+            .wait_until("the polls of `jobs` fail", |text| {
+                number(text, &state("jobs", "failed")) == 20.0
+            })
             .await;
         // From now on, all other polls must continue without a failure.
         let others = ["customers", "protected", "licenses", "token"];

@@ -1,4 +1,4 @@
-//! Standard streams that are closed, full, or pipes without a reader.
+//! Standard streams that are closed or full, or that are pipes without a reader.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};

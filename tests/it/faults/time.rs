@@ -1,4 +1,4 @@
-//! Invalid times, and clocks that jump or stop.
+//! Invalid times, expiry of stale values, and a suspended process.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

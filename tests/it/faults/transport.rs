@@ -227,12 +227,12 @@ async fn hanging_resource_leaves_slots_to_others() {
             .filter(|request| request.path.ends_with("/overview"))
             .count()
     };
-    eventually("the resource uses its maximum of slots", || async {
+    eventually("the resource uses its maximum number of slots", || async {
         (hanging() >= 6).then_some(())
     })
     .await;
     partner.handle.clear_requests();
-    eventually("the jobs continue at their interval", || async {
+    eventually("the polls of `jobs` continue at their interval", || async {
         are_polled(&partner, &ids, 3).then_some(())
     })
     .await;
@@ -279,7 +279,7 @@ async fn urls_without_tls_need_no_certificate_authorities() {
         "--simulator.listen-address=127.0.0.1:0",
     ];
     let demo = Program::spawn(variables.clone(), &arguments);
-    // Before the demo restores its state, it must have polled the simulated customers.
+    // The demo restores its state only after it has polled the simulated customers.
     eventually("the demo has customers", || async {
         demo.stderr().contains("state restored").then_some(())
     })
@@ -304,7 +304,7 @@ async fn outage_at_startup_is_reported() {
     let base = unreachable_api();
     let exporter = Exporter::start(&base, &["jobs"], &[]).await;
     let text = exporter
-        .wait_until("the customer list failed", |text| {
+        .wait_until("the poll of the customer list failed", |text| {
             value(text, &errors("customers", "auth")) >= Some(1.0)
         })
         .await;

@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{client, eventually, every_second};
 
-/// An exporter in this process that polls every second and listens on its own socket.
+/// An exporter that runs in this process, polls every second, and listens on its own socket.
 pub struct Exporter {
     pub base: String,
     pub client: reqwest::Client,
@@ -76,7 +76,7 @@ impl Exporter {
         .await
     }
 
-    /// Waits until every poll has succeeded, and returns that scrape.
+    /// Waits until every poll has succeeded, and returns the exposition at that time.
     pub async fn wait_until_settled(&self) -> String {
         self.wait_until("every poll succeeded", is_settled).await
     }

@@ -20,8 +20,8 @@ use elements_exporter::app;
 use elements_exporter::config::{self, Config};
 use tokio_util::sync::CancellationToken;
 
-/// Timeout for everything that a test waits for: a condition, a server, a browser. There are no shorter timeouts,
-/// because a busy machine could exceed any of them.
+/// Timeout for everything that a test waits for: a condition, a server, a browser. No test fails because of a shorter
+/// timeout, which a busy machine could exceed.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Pause between two evaluations of a condition.
@@ -30,7 +30,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// Enables `collectors.scan_changes.objects`, which is disabled by default.
 pub const OBJECTS: (&str, &str) = ("ELEMENTS_COLLECTORS__SCAN_CHANGES__OBJECTS", "true");
 
-/// Names of collectors in environment variables.
+/// Names of the default collectors in environment variables.
 pub const COLLECTOR_KEYS: [&str; 6] = [
     "CUSTOMERS",
     "JOBS",
@@ -144,10 +144,11 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condit
 /// Awaits a future, and panics after the timeout.
 pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
     let result = tokio::time::timeout(TIMEOUT, future).await;
-    result.unwrap_or_else(|_| panic!("timed out: {what}"))
+    result.unwrap_or_else(|_| panic!("timed out while waiting for: {what}"))
 }
 
-/// Returns a client without proxy, redirects and decompression, so that tests see the original responses.
+/// Returns a client that uses no proxy, follows no redirects and decompresses nothing, so that tests see the original
+/// responses.
 pub fn client() -> reqwest::Client {
     // Fails harmlessly if another test has already installed the provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -160,7 +161,8 @@ pub fn client() -> reqwest::Client {
     builder.redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
-/// Returns the environment of an exporter that polls the collector `customers` and these collectors every second.
+/// Returns the environment of an exporter in which the collector `customers` and the given collectors poll every
+/// second.
 pub fn every_second(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     let mut variables = BTreeMap::from([("ELEMENTS_API__VERSION".to_owned(), "v3".to_owned())]);
     for collector in COLLECTORS.into_iter().chain(["customers"]) {
@@ -182,7 +184,7 @@ pub fn every_second(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) 
     environment(api, &extra_env)
 }
 
-/// Returns the environment of an exporter that polls every default collector every second.
+/// Returns the environment of an exporter in which every default collector polls every second.
 pub fn every_second_all(api: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     let intervals = COLLECTOR_KEYS.map(|name| (format!("ELEMENTS_COLLECTORS__{name}__INTERVAL"), "1s"));
     let mut settings: Vec<(&str, &str)> = intervals.iter().map(|(name, value)| (name.as_str(), *value)).collect();

@@ -73,13 +73,13 @@ impl Program {
         }
     }
 
-    /// Starts an exporter that polls these collectors every second, and waits until it listens.
+    /// Starts an exporter in which the given collectors poll every second, and waits until it listens.
     pub async fn start_collectors(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) -> Self {
         let arguments = ["--web.listen-address=127.0.0.1:0", "--log.level=trace"];
         Self::start_with(every_second(api, collectors, extra_env), &arguments).await
     }
 
-    /// Starts an exporter that polls every default collector every second, and waits until it listens.
+    /// Starts an exporter in which every default collector polls every second, and waits until it listens.
     pub async fn start(api: &str, arguments: &[&str], extra_env: &[(&str, &str)]) -> Self {
         let arguments = [&["--web.listen-address=127.0.0.1:0"], arguments].concat();
         Self::start_with(every_second_all(api, extra_env), &arguments).await
@@ -109,7 +109,7 @@ impl Program {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Sets the address of a program that does not report its address.
+    /// Sets the address at which the program listens.
     pub fn set_address(&mut self, address: &str) {
         self.base = format!("http://{address}");
     }
@@ -122,12 +122,12 @@ impl Program {
         self.child.id()
     }
 
-    /// Returns standard error so far.
+    /// Returns what the program has written to standard error so far.
     pub fn stderr(&self) -> String {
         self.read("stderr")
     }
 
-    /// Returns standard output so far.
+    /// Returns what the program has written to standard output so far.
     pub fn stdout(&self) -> String {
         self.read("stdout")
     }

@@ -15,7 +15,8 @@ use super::parser::promtool;
 /// Number of attempts to start a server, in case another process takes its port first.
 const START_ATTEMPTS: usize = 5;
 
-/// Returns the path of a program from the environment variable that `tests/run` sets, or else its name.
+/// Returns the path of a program from the environment variable that `tests/run` sets, or the program's name if the
+/// variable is not set.
 pub fn tool(variable: &str, name: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| name.to_owned())
 }

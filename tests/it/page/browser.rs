@@ -115,7 +115,7 @@ impl Browser {
         bytes.push(0);
         self.input
             .write_all(&bytes)
-            .expect("the browser is running; tests/run installs it");
+            .expect("cannot write to the browser; tests/run installs it");
         let start = Instant::now();
         loop {
             let message = self.next_message(start, method);
@@ -141,7 +141,7 @@ impl Browser {
         assert!(response.get("errorText").is_none(), "{url}: {response}");
         let start = Instant::now();
         while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
-            let event = self.next_message(start, "a page");
+            let event = self.next_message(start, "the request for a page");
             self.events.push(event);
         }
     }

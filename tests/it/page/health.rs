@@ -11,7 +11,7 @@ use crate::harness::program::Program;
 
 const DAY: i64 = 86_400;
 
-/// Returns a run of a backup scope that ended at the Unix time `end`.
+/// Returns a run that covers a backup scope and ended at the Unix time `end`.
 fn run(status: i64, scope: &str, end: i64) -> Run {
     Run {
         id: format!("run-of-{scope}-{end}"),
@@ -64,7 +64,10 @@ async fn modules_without_objective_are_grey_with_a_reason() {
         let mut browser = open_fresh_page(&exporter);
         let tabs = browser.text(".tabs");
         for words in ["Overdue 1", "Failing 1", "Unknown 0", "OK 0"] {
-            assert!(tabs.contains(words), "one customer counts as both: {tabs}");
+            assert!(
+                tabs.contains(words),
+                "the customer must count as overdue and as failing: {tabs}"
+            );
         }
         browser.go(&format!("{}customers/{id}", exporter.base));
         assert_eq!(browser.text("#health").trim(), "2 modules overdue 1 module failing");
@@ -85,7 +88,10 @@ async fn modules_without_objective_are_grey_with_a_reason() {
         let coloured = "[...document.querySelectorAll('#modules tbody tr')].filter((row) => row.querySelector('.idle') \
                         && row.querySelector('.bad-text, .warn-text, .good, .bad')).map((row) => row.innerText)";
         assert_eq!(browser.eval(coloured), json!([]));
-        assert!(browser.text("#modules").contains(" / abandoned"), "scopes are named");
+        assert!(
+            browser.text("#modules").contains(" / abandoned"),
+            "scopes must be named"
+        );
         let link =
             browser.eval("[...document.querySelectorAll('main a')].find((link) => link.innerText === 'Grafana').href");
         let dashboard = format!("https://grafana.example.com/g/d/elements-customer?var-customer={id}");
@@ -117,14 +123,16 @@ async fn customer_page_shows_the_same_health_as_the_list() {
             .all(|collector| permitted(collector, 0.0));
         is_denied && harness::fresh(text, "jobs") == Some(1.0)
     };
-    exporter.wait_until("only jobs are permitted", is_polled).await;
+    exporter
+        .wait_until("only the permission for jobs is granted", is_polled)
+        .await;
     let (list, page) = (
         exporter.text("/").await,
         exporter.text(&format!("/customers/{id}")).await,
     );
     let of_list = between(&list, "<div class=\"chips\">", "</div>").unwrap();
     assert_eq!(between(&page, "<p id=\"health\" data-live>", "</p>"), Some(of_list));
-    // A forbidden poll says nothing about the customer's health.
+    // A poll without permission says nothing about the customer's health.
     assert!(
         page.contains("forbidden") && !of_list.contains("outdated data"),
         "{page}"

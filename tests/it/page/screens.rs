@@ -156,7 +156,7 @@ async fn first_screen_shows_the_worst_customer_at_any_width() {
                 browser.wait_until(
                     "document.querySelector('.banner strong').innerText.startsWith('API unreachable. Showing data from ')",
                 );
-                assert_ne!(browser.text(".banner ul"), "", "the reason is displayed");
+                assert_ne!(browser.text(".banner ul"), "", "the reason must be displayed");
                 let banner = browser.text(".banner");
                 assert!(!banner.contains("API up") && banner.contains("API down"), "{banner}");
             }

@@ -126,18 +126,18 @@ fn unusable_certificates_and_keys_are_reported() {
     .unwrap();
     for (text, problem) in [
         (key("nowhere.pem"), "nowhere.pem: No such file"),
-        (key("server.pem"), "contains no private key; expected PEM"),
+        (key("server.pem"), "contains no private key; expected one in PEM format"),
         (
             key("encrypted-key.pem"),
             "contains an encrypted key; expected one without a passphrase",
         ),
         (
             TLS.replace(": server.pem", ": server-key.pem"),
-            "contains no certificate; expected PEM",
+            "contains no certificate; expected one in PEM format",
         ),
         (
             TLS.replace(": server.pem", ": damaged.pem"),
-            "contains a damaged certificate; expected PEM",
+            "contains a damaged certificate; expected valid PEM",
         ),
         (
             TLS.replace(": server.pem", ": ca.pem"),

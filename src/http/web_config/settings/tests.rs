@@ -194,24 +194,11 @@ fn unknown_keys_are_rejected_with_a_suggestion() {
             "tls_config.cert_file",
             "\"tls_server_config.cert_file\"",
         ),
-        ("\ncert_file: a\n", 2, "cert_file", "\"tls_server_config.cert_file\""),
-        (
-            "tls_server_config:\n  certfile: a\n",
-            2,
-            "tls_server_config.certfile",
-            "\"tls_server_config.cert_file\"",
-        ),
         (
             "http_server_config:\n  headers:\n    x-frame-options: deny\n",
             3,
             "http_server_config.headers.x-frame-options",
             "\"http_server_config.headers.X-Frame-Options\"",
-        ),
-        (
-            "http_server_config:\n  headers:\n    Server: none\n",
-            3,
-            "http_server_config.headers.Server",
-            "Strict-Transport-Security",
         ),
         (
             "basic_auth_user:\n  a: b\n",
@@ -242,27 +229,10 @@ fn malformed_files_are_rejected() {
             "- a\n",
             "web.yml:1: must be a mapping, not a list; expected tls_server_config",
         ),
-        (
-            "just text",
-            "web.yml:1: must be a mapping, not text; expected tls_server_config",
-        ),
-        (
-            "tls_server_config: [a]\n",
-            "web.yml:1: tls_server_config: must be a mapping, not a list; expected cert_file",
-        ),
-        (
-            "a: 1\na: 2\n",
-            "web.yml:2: duplicate key \"a\", already set at web.yml:1",
-        ),
-        ("a: [\n", "web.yml:2: is not YAML"),
         ("rate_limit:\n  burst: 1\n", "web.yml:1: rate_limit: is not supported"),
         (
             "http_server_config:\n  http2: maybe\n",
             "web.yml:2: http_server_config.http2: \"maybe\" is not a boolean",
-        ),
-        (
-            "tls_server_config:\n  cert_file: [a]\n",
-            "web.yml:2: tls_server_config.cert_file: a list is not text",
         ),
     ] {
         let error = error(text);
@@ -289,7 +259,7 @@ fn headers_match_the_exporter_toolkit() {
         ]
     );
     let error = |line: &str| error(&format!("http_server_config:\n  headers:\n    {line}\n"));
-    assert!(error("X-Content-Type-Options: sniff").contains("\"sniff\" is not one of the choices; expected nosniff"));
+    assert!(error("X-Content-Type-Options: sniff").contains("\"sniff\" is not allowed; expected nosniff"));
     assert!(error("X-XSS-Protection: \"a\\nb\"").contains("expected one line"));
 }
 
@@ -308,8 +278,8 @@ fn users_have_bcrypt_hashes_that_errors_do_not_contain() {
             "has the cost 31; expected a cost from 4 to 16",
         ),
         (format!("alice: {}", HASH.replace("$10$", "$03$")), "has the cost 3"),
-        ("alice:".to_owned(), "is not text"),
-        (format!("\"a:b\": {HASH}"), "a name with a colon"),
+        ("alice:".to_owned(), "must be text, not null"),
+        (format!("\"a:b\": {HASH}"), "contains a colon"),
     ] {
         let error = error(&format!("basic_auth_users:\n  {user}\n"));
         assert!(error.contains(problem), "{error}");

@@ -1,4 +1,4 @@
-//! Services other than backups that customers pay for, by tenant.
+//! Paid services other than backups, by tenant.
 
 use std::collections::BTreeMap;
 

@@ -41,7 +41,7 @@ type inhibition struct {
 	equal          []model.LabelName
 }
 
-// Receiver describes a receiver.
+// Receiver contains the properties of a receiver that affect scores.
 type Receiver struct {
 	SendResolved bool `json:"send_resolved"`
 	// Deadman is true for a receiver of alerts that always fire.
@@ -188,7 +188,7 @@ func (i inhibition) equals(a, b model.LabelSet) bool {
 	return true
 }
 
-// RunTo sends the notifications that are due by now, and removes alerts that were resolved long ago.
+// RunTo sends the notifications that are due by the given time, and removes alerts that were resolved long ago.
 func (m *Alertmanager) RunTo(now time.Time) error {
 	for g := m.due(now); g != nil; g = m.due(now) {
 		m.flush(g, g.next)

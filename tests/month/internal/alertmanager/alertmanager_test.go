@@ -106,7 +106,7 @@ func TestSecondAlertOfGroupIsNotifiedAsMore(t *testing.T) {
 	b.expect(12, "people more")
 }
 
-func TestReceiverWithoutSendResolvedGetsNoResolvedMessage(t *testing.T) {
+func TestReceiverWithoutSendResolvedGetsNoResolvedNotification(t *testing.T) {
 	b := newFixture(t)
 	b.put(0, "Late", "quiet", 30)
 	b.expect(2, "quiet new")

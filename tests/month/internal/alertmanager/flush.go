@@ -33,7 +33,7 @@ const (
 	KindPartlyResolved = "partly_resolved"
 )
 
-// Notification is a message to a receiver.
+// Notification informs a receiver about the alerts of a group.
 type Notification struct {
 	At        int64             `json:"at"` // Unix seconds
 	Receiver  string            `json:"receiver"`
@@ -57,7 +57,7 @@ const (
 	StateResolved = "resolved"
 )
 
-// flush sends the notification about a group that is due.
+// flush handles a group that is due. It sends a notification if the receiver must be notified.
 func (m *Alertmanager) flush(g *group, now time.Time) {
 	g.next = now.Add(g.route.RouteOpts.GroupInterval)
 	g.hasFlushed = true

@@ -74,7 +74,8 @@ func (s *Server) accept() {
 	}
 }
 
-// serve handles HTTP without net/http, because net/http reads ahead, so bytes could not be attributed to requests.
+// serve handles HTTP without the server of net/http, which reads ahead, so that bytes could not be attributed to
+// requests.
 func (s *Server) serve(raw net.Conn) {
 	conn := s.clock.Serve(raw)
 	defer conn.Done()

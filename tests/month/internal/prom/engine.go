@@ -52,7 +52,7 @@ type Engine struct {
 
 type timestampKey struct{}
 
-// Options select what an engine evaluates.
+// Options configure an engine.
 type Options struct {
 	Dir    string // directory for the database
 	Files  []string

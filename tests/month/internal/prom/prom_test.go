@@ -112,7 +112,7 @@ func TestOnlyRecordingRulesThatAlertsReadAreLoaded(t *testing.T) {
 		}
 	}
 	if !slices.Equal(names, []string{"customer:age:max"}) {
-		t.Errorf("recording rules %q", names)
+		t.Errorf("got the recording rules %q", names)
 	}
 }
 

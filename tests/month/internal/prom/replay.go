@@ -32,7 +32,7 @@ type replay struct {
 	after  func(time.Time) error
 }
 
-// Replay evaluates the rules with the scrapes in a log, and calls after once each evaluation has ended.
+// Replay evaluates the rules with the scrapes in a log. When an evaluation has ended, it calls the function after.
 func (e *Engine) Replay(path string, after func(time.Time) error) error {
 	file, err := os.Open(path)
 	if err != nil {

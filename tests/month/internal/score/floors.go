@@ -8,7 +8,7 @@ import (
 // Floors are the requirements for a score.
 type Floors struct {
 	Recall, InTime, Strict, Lenient float64
-	PerDay                          float64 // maximum messages per day
+	PerDay                          float64 // maximum number of notifications per day
 }
 
 // Check returns all violations.
@@ -23,7 +23,7 @@ func (f Floors) Check(t Totals) error {
 		}
 	}
 	if t.PerDay > f.PerDay {
-		errs = append(errs, fmt.Errorf("%.1f messages per day; the maximum is %.1f", t.PerDay, f.PerDay))
+		errs = append(errs, fmt.Errorf("%.1f notifications per day; the maximum is %.1f", t.PerDay, f.PerDay))
 	}
 	return errors.Join(errs...)
 }

@@ -10,27 +10,27 @@ import (
 	"month/internal/world"
 )
 
-// verdict states how useful a message is, best first.
+// verdict states how useful a notification is. The best verdict comes first.
 type verdict int
 
 const (
 	firstReport  verdict = iota // an incident that had not been reported to the receiver
 	repeatReport                // an incident that had been reported to the receiver
-	isMinor                     // true, but about no incident
+	isMinor                     // true, but not about an incident that must be reported
 	isFalse
 	verdictCount
 )
 
 var verdictNames = [verdictCount]string{"first report", "reported again", "true but minor", "false"}
 
-// judged is a message with new information, and its verdict.
+// judged is a notification with new information, and its verdict.
 type judged struct {
 	notification alertmanager.Notification
 	verdict      verdict
 	cause        string
 }
 
-// judge assigns a verdict to every message with new information: the best verdict on any of its alerts.
+// judge assigns a verdict to every notification with new information: the best verdict on any of its alerts.
 func (r *run) judge() {
 	reported := map[string]bool{} // by incident and receiver
 	for _, n := range r.notifications {
@@ -190,11 +190,11 @@ func explainBackup(name string, m *Module, at int64, near string) (verdict, stri
 		}
 	case strings.Contains(name, "RunningLong"):
 		if s.isRunning {
-			return isMinor, name + ": completes successfully" + near
+			return isMinor, name + ": run that completed successfully" + near
 		}
 	case strings.Contains(name, "Partial"):
 		if s.newestFailed > 0 {
-			return isMinor, name + ": some objects of one run" + near
+			return isMinor, name + ": some objects failed in one run" + near
 		}
 	case strings.Contains(name, "Failed"):
 		if s.failures > 0 {

@@ -43,8 +43,8 @@ func (r *run) matching(labels map[string]string, at int64) []*world.Incident {
 	return found
 }
 
-// distance ranks the incidents that match an alert. It is smallest if both are about a customer, or both about the
-// fleet, and largest if the incident needs no message.
+// distance ranks the incidents that match an alert. It is smallest if the alert and the incident are both about a
+// customer or both about the fleet, and largest if the incident needs no notification.
 func distance(i *world.Incident, isOfCustomer bool) int {
 	switch {
 	case i.Quiet:
@@ -91,7 +91,7 @@ func (r *run) refersTo(labels map[string]string, i *world.Incident) bool {
 	}
 }
 
-// matchesModule returns whether an alert names an affected module, or none. An alert without a scope refers to the
+// matchesModule returns whether an alert names an affected module or no module. An alert without a scope refers to the
 // whole module. The services in protected data have a prefix.
 func matchesModule(labels map[string]string, i *world.Incident) bool {
 	if labels["module"] == "" {

@@ -10,14 +10,15 @@ import (
 )
 
 const (
-	// edge is the time before the end of a run during which incidents are not scored, because their alerts may fire after
-	// the end.
+	// edge is a period at the end of a run. Incidents that start within it are not scored, because their alerts may
+	// fire after the end.
 	edge = 6 * time.Hour
 	// flapWithin is the time within which an alert that fires again counts as flapping.
 	flapWithin = 3 * 24 * time.Hour
-	// stormSize is the number of messages to a receiver within an hour that counts as a storm.
+	// stormSize is the number of notifications to a receiver within an hour that counts as a storm.
 	stormSize = 10
-	// minPlatformCustomers is the minimum number of customers that a platform failure affects. Fewer could fail by chance.
+	// minPlatformCustomers is the minimum number of affected customers for which a platform failure is counted. Fewer
+	// could fail by chance.
 	minPlatformCustomers = 5
 	// resolveWithin is the time within which a receiver must be notified that an alert has resolved: the longest group
 	// interval in use, plus a margin.
@@ -38,11 +39,11 @@ type Score struct {
 	// MissedResolves are the alerts that were never reported as resolved.
 	MissedResolves []Cause
 	Problems       []string
-	// Listed are the messages with new information that are not the first report of an incident.
+	// Listed are the notifications with new information that are not the first report of an incident.
 	Listed []Message
 }
 
-// Message is a message with new information, its verdict and its alerts.
+// Message is a notification with new information, its verdict and its alerts.
 type Message struct {
 	At                       time.Time
 	Receiver, Verdict, Cause string
@@ -55,7 +56,7 @@ type KindScore struct {
 	Quiet                       bool
 	Incidents, Reported, InTime int
 	Median, Worst               time.Duration
-	Messages                    int // of any kind, to any receiver
+	Messages                    int // notifications of any kind to any receiver
 	Missed                      []string
 }
 
@@ -316,7 +317,7 @@ func (r *run) flaps() []Cause {
 
 // missedResolves returns the alerts that were reported and then resolved, but were never reported as resolved.
 func (r *run) missedResolves() []Cause {
-	resolvedAt := map[string]int64{} // time at which alerts that no longer fire resolved
+	resolvedAt := map[string]int64{} // when alerts that are not firing were resolved
 	for _, t := range r.alerts {
 		if t.State == alertmanager.StateResolved {
 			resolvedAt[identity(t.Labels)] = t.At

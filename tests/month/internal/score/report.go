@@ -23,7 +23,7 @@ func Of(dir string) (*Score, error) {
 // Totals summarizes a score.
 type Totals struct {
 	Recall, InTime, Strict, Lenient         float64 // between 0 and 1
-	PerDay                                  float64 // messages of any kind to any receiver
+	PerDay                                  float64 // notifications of any kind to any receiver
 	Flaps, Storms, MissedResolves, Reported int
 	Incidents                               int
 }
@@ -56,8 +56,8 @@ func (s *Score) Totals() Totals {
 	return t
 }
 
-// Precision returns the share of messages that are the receiver's first report of an incident, and the share of true
-// messages.
+// Precision returns the proportion of notifications that are the receiver's first report of an incident, and the
+// proportion of true notifications.
 func (r ReceiverScore) Precision() (strict, lenient float64) {
 	all := 0
 	for _, n := range r.Verdicts {
@@ -76,29 +76,29 @@ func share(part, whole int) float64 {
 // Print writes the score as text.
 func (s *Score) Print(out io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%.1f days, %d customers, %d modules and scopes, %d messages\n", s.Days, s.Customers, s.Modules, s.Messages)
+	fmt.Fprintf(&b, "%.1f days, %d customers, %d modules and scopes, %d notifications\n", s.Days, s.Customers, s.Modules, s.Messages)
 	if len(s.Unplaced) > 0 {
-		fmt.Fprintf(&b, "not placed: %s\n", strings.Join(s.Unplaced, ", "))
+		fmt.Fprintf(&b, "not placed or not counted: %s\n", strings.Join(s.Unplaced, ", "))
 	}
 	s.printKinds(&b)
 	s.printReceivers(&b)
-	printCauses(&b, "Messages that are not the first report of an incident", s.Causes)
-	printCauses(&b, fmt.Sprintf("Flaps: reported as new again within %s", hours(flapWithin)), s.Flaps)
-	printCauses(&b, fmt.Sprintf("Missing resolves: resolved more than %s ago, never reported", hours(resolveWithin)), s.MissedResolves)
+	printCauses(&b, "Notifications that are not the first report of an incident", s.Causes)
+	printCauses(&b, fmt.Sprintf("Flaps: alerts that were reported as new again within %s", hours(flapWithin)), s.Flaps)
+	printCauses(&b, fmt.Sprintf("Alerts that resolved more than %s before the end, but were never reported as resolved", hours(resolveWithin)), s.MissedResolves)
 	for _, p := range s.Problems {
 		fmt.Fprintf(&b, "problem: %s\n", p)
 	}
 	t := s.Totals()
-	fmt.Fprintf(&b, "\nrecall %d/%d = %s, in time %s; precision strict %s, lenient %s; %.1f messages per day; %d storm hours, %d flaps, %d missing resolves\n",
+	fmt.Fprintf(&b, "\nrecall %d/%d = %s, in time %s; precision strict %s, lenient %s; %.1f notifications per day; %d storm hours, %d flaps, %d alerts never reported as resolved\n",
 		t.Reported, t.Incidents, percent(t.Recall), percent(t.InTime), percent(t.Strict), percent(t.Lenient), t.PerDay, t.Storms, t.Flaps, t.MissedResolves)
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-// PrintMessages lists the messages that are not the first report of an incident.
+// PrintMessages lists the notifications that are not the first report of an incident.
 func (s *Score) PrintMessages(out io.Writer) error {
 	var b strings.Builder
-	b.WriteString("\nMessages that are not the first report of an incident, in detail\n")
+	b.WriteString("\nNotifications that are not the first report of an incident, in detail\n")
 	for _, m := range s.Listed {
 		fmt.Fprintf(&b, "  %s  %s  %s: %s\n", m.At.Format("02 15:04"), m.Receiver, m.Verdict, m.Cause)
 		for _, a := range m.Alerts {
@@ -117,12 +117,12 @@ func table(b *strings.Builder, write func(w io.Writer)) {
 }
 
 func (s *Score) printKinds(b *strings.Builder) {
-	b.WriteString("\nRecall by kind of incident, and time to the first message\n")
+	b.WriteString("\nRecall by kind of incident, and time to the first notification\n")
 	table(b, func(w io.Writer) {
-		fmt.Fprintln(w, "  kind\tincidents\treported\tin time\tmedian\tworst\tmessages each\tmissed")
+		fmt.Fprintln(w, "  kind\tincidents\treported\tin time\tmedian\tworst\tnotifications each\tmissed")
 		for _, k := range s.Kinds {
 			if k.Quiet {
-				fmt.Fprintf(w, "  %s\t%d\tno message needed\n", k.Kind, k.Incidents)
+				fmt.Fprintf(w, "  %s\t%d\tno notification needed\n", k.Kind, k.Incidents)
 				continue
 			}
 			fmt.Fprintf(w, "  %s\t%d\t%d\t%d\t%s\t%s\t%.1f\t%s\n", k.Kind, k.Incidents, k.Reported, k.InTime, hours(k.Median), hours(k.Worst),
@@ -141,7 +141,7 @@ func (s *Score) printReceivers(b *strings.Builder) {
 				r.Verdicts[firstReport], r.Verdicts[repeatReport], r.Verdicts[isMinor], r.Verdicts[isFalse])
 		}
 	})
-	fmt.Fprintf(b, "\nMessages by receiver, all kinds (a storm is an hour with %d or more)\n", stormSize)
+	fmt.Fprintf(b, "\nNotifications by receiver, all kinds (a storm is an hour with %d or more)\n", stormSize)
 	table(b, func(w io.Writer) {
 		fmt.Fprintln(w, "  receiver\tper day\tworst day\tworst hour\tstorm hours\tnew\tmore\trepeat\tresolved\tpartly")
 		for _, r := range s.Receivers {

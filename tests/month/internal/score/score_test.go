@@ -109,7 +109,7 @@ func TestFirstReportCountsOncePerReceiver(t *testing.T) {
 	}
 }
 
-func TestLateMessageReportsButNotInTime(t *testing.T) {
+func TestLateNotificationReportsIncidentButNotInTime(t *testing.T) {
 	s := score(t, fixture(), nil, message(60, "people", alertmanager.KindNew, alertmanager.StateNew, "ElementsBackupOverdue"))
 	if k := s.Kinds[0]; k.Reported != 1 || k.InTime != 0 {
 		t.Errorf("%+v", k)
@@ -211,6 +211,6 @@ func TestFloorsRejectLowScores(t *testing.T) {
 		t.Error("a low recall was accepted")
 	}
 	if err := floors.Check(Totals{Recall: 0.95, Strict: 0.6, PerDay: 11}); err == nil {
-		t.Error("too many messages were accepted")
+		t.Error("too many notifications were accepted")
 	}
 }

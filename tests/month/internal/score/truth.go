@@ -46,7 +46,7 @@ type Run struct {
 	Start  int64   `json:"s"`
 	End    int64   `json:"e"`
 	Status int     `json:"st"`
-	Failed float64 `json:"f,omitempty"` // share of objects
+	Failed float64 `json:"f,omitempty"` // proportion of objects that failed
 }
 
 // Scan is a failed scan of a profile.

@@ -10,7 +10,8 @@ import (
 	"month/internal/world"
 )
 
-// schedule schedules the effects of incidents on exporters and targets. Only the last shard is affected.
+// schedule schedules the effects of incidents on exporters and targets. Except for a renewal of the credential, only
+// the last shard is affected.
 func (f *fleet) schedule() {
 	for _, i := range f.world.Incidents {
 		if !isSimulatedByFleet(i) {

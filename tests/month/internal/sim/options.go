@@ -11,7 +11,7 @@ import (
 	"month/internal/world"
 )
 
-// Options select what to simulate.
+// Options configure a simulation or a replay.
 type Options struct {
 	Out          string // output directory, which is emptied first
 	Exporter     string // path of the exporter binary

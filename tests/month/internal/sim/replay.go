@@ -38,7 +38,7 @@ func Replay(from string, o Options) (err error) {
 	return p.engine.Replay(filepath.Join(from, samplesFile), func(now time.Time) error {
 		if now.Sub(lastProgress) >= progressEvery {
 			lastProgress = now
-			p.log(now, "%s elapsed; %d messages", time.Since(start).Round(time.Second), p.manager.Sent)
+			p.log(now, "%s elapsed; %d notifications", time.Since(start).Round(time.Second), p.manager.Sent)
 		}
 		return p.settle(now)
 	})

@@ -76,7 +76,7 @@ func simulate(p *pipeline, f *fleet, server *api.Server) error {
 		}
 		if now.Sub(lastProgress) >= progressEvery {
 			lastProgress = now
-			p.log(now, "%s elapsed, %s of it in rules; %d requests, %d samples, %d messages", time.Since(start).Round(time.Second),
+			p.log(now, "%s elapsed, %s of it in rules; %d requests, %d samples, %d notifications", time.Since(start).Round(time.Second),
 				p.engine.EvaluationTime.Round(time.Second), server.Requests(), f.scraper.Samples, p.manager.Sent)
 		}
 		p.engine.Start(now)
@@ -85,7 +85,7 @@ func simulate(p *pipeline, f *fleet, server *api.Server) error {
 	return p.settle(now)
 }
 
-// isSimulatedByFleet returns whether the fleet simulates an incident instead of the API or the world.
+// isSimulatedByFleet returns whether the fleet, rather than the API or the world, simulates an incident.
 func isSimulatedByFleet(i *world.Incident) bool {
 	return strings.HasPrefix(i.Effect, "exporter_") || i.Effect == world.ScrapeFails || i.Effect == world.TargetMissing || i.Effect == world.CredentialExpires
 }

@@ -118,7 +118,7 @@ func spanOnProfile(name string) func(*World, *Incident, *Customer, *Module) {
 	}
 }
 
-// spanOnService returns a function that affects a module of every customer.
+// spanOnService returns a function that applies an effect to the same module of every customer.
 func spanOnService(name string) func(*World, *Incident, *Customer, *Module) {
 	return func(w *World, i *Incident, _ *Customer, affected *Module) {
 		i.Service = ModuleName(affected.Number)
@@ -191,7 +191,7 @@ func applyLicenseExpires(_ *World, i *Incident, c *Customer, _ *Module) {
 	i.Service = l.Service
 }
 
-// applyHidden removes a share of the customers from the customer list.
+// applyHidden removes a proportion of the customers from the customer list.
 func applyHidden(w *World, i *Incident, _ *Customer, _ *Module) {
 	hidden := 0
 	for _, c := range w.Customers {

@@ -74,7 +74,7 @@ type Module struct {
 	SizeMB       float64
 	From, To     time.Time
 	Runs         []Run
-	// Protected is the share of protected objects, or -1 if the module has no protected data.
+	// Protected is the proportion of protected objects, or -1 if the module has no protected data.
 	Protected float64
 
 	firstRun     time.Time
@@ -153,7 +153,7 @@ func (l effectList) has(name string, t time.Time) bool {
 	return ok
 }
 
-// Incident is an event that alerts should report once.
+// Incident is an event that alerts should report once, unless it is quiet.
 type Incident struct {
 	ID       string             `json:"id"`
 	Kind     string             `json:"kind"`

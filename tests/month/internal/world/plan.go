@@ -21,7 +21,8 @@ const (
 	// perMonth and perCustomers are the period and the number of customers to which a scenario's counts refer.
 	perMonth     = 30 * day
 	perCustomers = 100
-	// In a small fleet, a larger share of customers may have incidents, so that a short run contains every kind.
+	// In a small fleet, a larger proportion of the customers may have incidents, so that a short run contains every
+	// kind.
 	smallFleet        = 30
 	maxShareSmall     = 0.85
 	maxShareLarge     = 0.5

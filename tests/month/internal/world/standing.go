@@ -7,11 +7,11 @@ const (
 	// an alert is due.
 	licenseWarning    = 30 * day
 	credentialWarning = 30 * day
-	// partialFrom is the share of failed objects above which an alert is due.
+	// partialFrom is the proportion of failed objects above which an alert is due.
 	partialFrom = 0.01
-	// coverageFrom is the share of protected objects below which an alert is due.
+	// coverageFrom is the proportion of protected objects below which an alert is due.
 	coverageFrom = 0.9
-	// unusedBelow is the share of seats in use below which an alert is due.
+	// unusedBelow is the proportion of seats in use below which an alert is due.
 	unusedBelow = 0.8
 )
 

@@ -93,7 +93,7 @@ func TestFleetIncidentsDoNotOverlap(t *testing.T) {
 		}
 	}
 	if len(spans) < 10 {
-		t.Fatalf("only %d incidents of the fleet", len(spans))
+		t.Fatalf("only %d incidents affect the whole fleet", len(spans))
 	}
 	for _, a := range spans {
 		for _, b := range spans {
