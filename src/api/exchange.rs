@@ -72,8 +72,8 @@ pub(super) fn client_builder(
     Ok(builder)
 }
 
-/// Returns the pause that a response requests. A date is compared with the `Date` header of the response, so clock skew
-/// does not matter. Without this header, it is compared with the local clock.
+/// Returns the pause that a response requests. If `Retry-After` is a date, it is compared with the `Date` header of the
+/// response, so clock skew does not matter. Without a `Date` header, it is compared with the local clock.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok();
     let local_time = unix_now();
@@ -105,7 +105,8 @@ pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Durat
 /// contain the proxy password.
 pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
     let error = error.without_url();
-    if error.is_timeout() {
+    // A connection has a timeout of its own, which is usually shorter.
+    if error.is_timeout() && !error.is_connect() {
         return Error::Timeout(timeout);
     }
     if !error.is_connect() {
@@ -148,6 +149,28 @@ mod tests {
             headers.insert(DATE, HeaderValue::from_str(date).unwrap());
         }
         retry_after(&headers).map(|wait| wait.as_secs())
+    }
+
+    #[tokio::test]
+    async fn connection_timeout_is_a_connection_error() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // While its queue of connections is full, a listener does not respond to further ones.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            waiting.spawn(tokio::net::TcpStream::connect(address));
+        }
+        let queued = [waiting.join_next().await, waiting.join_next().await];
+        let client = reqwest::Client::builder()
+            .connect_timeout(Duration::from_millis(50))
+            .build()
+            .unwrap();
+        let error = client.get(format!("http://{address}/")).send().await.unwrap_err();
+        assert_eq!(classify(error, Duration::from_secs(30)).reason(), "connect");
+        drop((queued, listener));
     }
 
     #[test]
