@@ -6,7 +6,6 @@ mod state;
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
@@ -40,7 +39,7 @@ const INTERVALS: &[(&str, u32)] = &[
 const DEFAULT_INTERVAL: u32 = 30;
 
 /// Minimum number of seconds after which data is stale. The default, a few intervals, is shorter than the usual scrape
-/// interval of Prometheus, so its rules would treat fresh data as stale.
+/// interval of Prometheus, so the rules would treat fresh data as stale.
 const MIN_STALE_AFTER: u64 = 300;
 
 /// Maximum number of requests per second.
@@ -139,10 +138,12 @@ pub async fn simulate(options: &args::Simulator) -> Result<Simulator, Error> {
     let settings = settings(options);
     let mut last_error = None;
     for candidate in options.listen_address.candidates() {
-        let addresses = tokio::net::lookup_host(&candidate).await;
-        let address = addresses.ok().and_then(|mut addresses| addresses.next());
-        let address = address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        match Simulator::bind(settings.clone(), address).await {
+        let bound = async {
+            let address = tokio::net::lookup_host(&candidate).await?.next();
+            let address = address.ok_or_else(|| std::io::Error::other("no address"))?;
+            Simulator::bind(settings.clone(), address).await
+        };
+        match bound.await {
             Ok(simulator) => return Ok(simulator),
             Err(source) => last_error = Some(source),
         }

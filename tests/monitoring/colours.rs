@@ -77,14 +77,14 @@ impl Situation {
         self.with_value(r#"elements_exporter_build_info{job="e",instance="i"}"#, 1.0)
     }
 
-    /// Time of the latest poll of a customer.
+    /// Returns the time of the latest poll of a customer.
     fn read_at(&self, is_fresh: bool) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
         let read = (self.at - if is_fresh { 60 } else { 3600 }) as f64;
         read
     }
 
-    /// Adds the series about all customers together.
+    /// Adds the series that aggregate all customers.
     fn with_totals(self) -> Self {
         let count = self.customers.len();
         if count == 0 {
@@ -545,7 +545,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         }
     }
     assert_eq!(stale.only(JOBS, "Failed objects").await.colour, GREY);
-    // Nor is a sum displayed if most stored sizes have expired, because it would be too low.
+    // A sum is not displayed if most stored sizes have expired, because it would be too low.
     assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
     assert_eq!(live.only(PROTECTION, "Stored").await.text, "5");
     let attacked = stale.only(FLEET, "Signs of attack").await;

@@ -113,7 +113,7 @@ fn alerts_have_tests_for_firing_silence_and_outages() {
         });
         if !complete {
             problems.push(format!(
-                "{name} ({severity}) has no test in which it fires, with its annotations"
+                "{name} ({severity}) has no test that expects it to fire with all its annotations"
             ));
         }
         if !alert_cases.iter().any(|case| !of_severity(&case)) && !ALWAYS_FIRES.contains(&name.as_str()) {
@@ -137,15 +137,15 @@ fn inhibiting_alerts_resolve_before_inhibited_ones() {
     ] {
         let of_source = alerts.iter().filter(|alert| alert.name == source);
         let source_duration = of_source.map(keeps_firing).max().unwrap();
-        // ElementsMassFailure lasts for hours, so nobody waits for its resolved message. No alert inhibits
-        // ElementsCustomerUnread.
+        // ElementsMassFailure lasts for hours, so nobody waits for the notification that it has resolved. No alert
+        // inhibits ElementsCustomerUnread.
         let targets = alerts.iter().filter(|alert| {
             areas.contains(&alert.label("area").unwrap())
                 && ![source, "ElementsCustomerUnread", "ElementsMassFailure"].contains(&alert.name.as_str())
         });
         for target in targets.filter(|target| keeps_firing(target) <= source_duration) {
             problems.push(format!(
-                "{} can resolve while {source} inhibits it, so its resolved message would be lost",
+                "{} can resolve while {source} inhibits it, so the notification that it has resolved would be lost",
                 target.name
             ));
         }
@@ -180,7 +180,10 @@ fn alerts_have_all_labels_and_annotations() {
             };
             for used in variable.captures_iter(text) {
                 if !labels.contains(&used[1]) {
-                    problems.push(format!("{name}: {needed} uses {}, which the alert lacks", &used[1]));
+                    problems.push(format!(
+                        "{name}: {needed} uses the label {}, which the alert lacks",
+                        &used[1]
+                    ));
                 }
             }
             match needed {
@@ -195,10 +198,12 @@ fn alerts_have_all_labels_and_annotations() {
         let of_customer = ["organization", "tier", "region", "team"];
         let is_named = of_customer.iter().all(|label| labels.contains(*label));
         if about_customers && (!is_named || labels.contains("instance")) {
-            problems.push(format!("{name} is about a customer, but has only {labels:?}"));
+            problems.push(format!(
+                "{name} is about a customer, but has the wrong labels: {labels:?}"
+            ));
         }
         if alert.expr.contains("or vector(0)") {
-            problems.push(format!("{name} compares with vector(0)"));
+            problems.push(format!("{name} replaces missing values with vector(0)"));
         }
         let wait = alert.json["for"].as_str().map_or(0, rules::seconds);
         if alert.expr.contains("absent(") && wait < 120 {
@@ -378,7 +383,7 @@ fn incomplete_panels(dashboard: &Dashboard) -> Vec<String> {
         if panel["type"] == "stat"
             && list(&panel["targets"]).any(|target| target["instant"] != true && shows_values(target))
         {
-            problems.push(format!("{title} may display a value from long ago"));
+            problems.push(format!("{title} may display an outdated value"));
         }
         if text(&panel["fieldConfig"]["defaults"]["unit"]).is_empty() {
             problems.push(format!("{title} has no unit"));
@@ -388,13 +393,13 @@ fn incomplete_panels(dashboard: &Dashboard) -> Vec<String> {
             problems.push(format!("{title} replaces missing values with zeros"));
         }
         if !panel["repeat"].is_null() {
-            problems.push(format!("{title} repeats"));
+            problems.push(format!("{title} is repeated for each value of a variable"));
         }
     }
     problems
 }
 
-/// Returns the variables that are only used or only declared.
+/// Returns the variables that are used but not declared, or declared but not used.
 fn mismatched_variables(dashboard: &Dashboard) -> Vec<String> {
     let used = Regex::new(r"\$\{?([A-Za-z_]\w*)").unwrap();
     let source = dashboard.json.to_string();
@@ -413,7 +418,7 @@ fn mismatched_variables(dashboard: &Dashboard) -> Vec<String> {
         .collect()
 }
 
-/// Returns broken links, and customers without a link to their dashboard.
+/// Returns broken links, and panels that list customers without links to their dashboards.
 fn broken_links(dashboard: &Dashboard) -> Vec<String> {
     let field = Regex::new(r"\$\{__data\.fields\.(\w+)\}").unwrap();
     let mut problems = Vec::new();
@@ -474,11 +479,12 @@ fn dashboards_query_only_existing_metrics_and_labels() {
             let labels = catalogue.of(&plain(text(&annotation["expr"]))).unwrap();
             let displayed =
                 &placeholders(text(&annotation["titleFormat"])) | &placeholders(text(&annotation["textFormat"]));
-            problems.extend(
-                displayed
-                    .difference(&labels)
-                    .map(|label| format!("{}: no {label}", dashboard.file)),
-            );
+            problems.extend(displayed.difference(&labels).map(|label| {
+                format!(
+                    "{}: an annotation displays {label}, which its query lacks",
+                    dashboard.file
+                )
+            }));
         }
         for variable in dashboard.variables().filter(|variable| variable["type"] == "query") {
             let query_text = plain(text(&variable["query"]["query"]));

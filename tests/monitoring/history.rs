@@ -13,7 +13,7 @@ const DAY: f64 = 86_400.0;
 /// Age at which counters and sizes were zero.
 const BIRTH: f64 = 60.0 * DAY;
 
-/// Parts of metric names whose timestamps stay the same over time. All other timestamps advance.
+/// Parts of the names of metrics whose timestamps stay the same over time. All other timestamps advance.
 const FIXED: [&str; 4] = ["expiration", "expiry", "contract_end", "created"];
 
 /// Length of the most recent period in seconds: slightly more than the longest range of rates on dashboards.

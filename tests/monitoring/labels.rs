@@ -21,7 +21,7 @@ const SCRAPE_SERIES: [&str; 2] = ["up", "scrape_duration_seconds"];
 
 /// Series that dashboards select by labels that the series lack. The selectors match only while the variables for these
 /// labels select everything. In all other cases, the query reads the series of modules, or the panel shows no trend.
-const MATCHED_BY_ALL: [(&str, &[&str]); 5] = [
+const MATCHED_BY_ALL: [(&str, &[&str]); 9] = [
     ("customer:elements_job_rpo_seconds:min", &["service", "module"]),
     (
         "fleet:elements_customers_with_rpo:count",
@@ -33,6 +33,13 @@ const MATCHED_BY_ALL: [(&str, &[&str]); 5] = [
     ),
     ("fleet:elements_jobs_fresh:count", &["customer_id"]),
     ("fleet:elements_jobs_fresh:sum", &["customer_id"]),
+    ("module:elements_protected_objects:sum_enabled", &["customer_id"]),
+    (
+        "module:elements_protected_scanned_objects:sum_enabled",
+        &["customer_id"],
+    ),
+    ("module:elements_protected_unprotected_objects:sum", &["customer_id"]),
+    ("module_storage:elements_protected_size_bytes:sum", &["customer_id"]),
 ];
 
 /// The label that contains the name of a metric.

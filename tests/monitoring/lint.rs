@@ -117,7 +117,7 @@ impl LintedDashboard<'_> {
             .filter(|variable| variable["type"] == "datasource")
             .collect();
         let [source] = sources[..] else {
-            panic!("not exactly one data source")
+            panic!("expected exactly one data source variable")
         };
         let is_datasource_named =
             source["name"] == "datasource" && source["label"] == "Data source" && source["query"] == "prometheus";

@@ -54,7 +54,7 @@ type Notification = (String, String, String, String);
 struct Recorder(Arc<Mutex<BTreeSet<Notification>>>);
 
 impl Recorder {
-    /// Starts a webhook on a free port. It listens until the guard is dropped.
+    /// Starts a webhook on a free port. It listens until the returned guard is dropped.
     async fn start() -> (Self, String, DropGuard) {
         let recorder = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -135,7 +135,7 @@ fn run(status: i64, ago: i64) -> Run {
     }
 }
 
-/// Makes a customer healthy, with two modules that differ only in their latest runs.
+/// Gives a customer two modules, each with one successful run. Customers differ only in the age of that run.
 fn make_healthy(customer: &mut Customer, nth: usize) {
     let ago = match nth {
         SILENT => 30 * HOUR,
@@ -269,8 +269,8 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     let (exporter_address, alertmanager_address) = (without_host(&exporter.base), without_host(&alertmanager.base));
     let prometheus = prometheus(&prometheus_directory, pace, exporter_address, alertmanager_address).await;
 
-    // From the beginning, two customers have no recent runs in either module. The customer that exceeds twice its RPO
-    // is reported only by the critical alert.
+    // From the beginning, two customers have no recent runs in either module. The customer whose restore points are
+    // older than twice the RPO is reported only by the critical alert.
     recorder.wait_for("deadman", "ElementsWatchdog", "firing").await;
     recorder.wait_for("operations", "ElementsBackupOverdue", "firing").await;
     recorder
@@ -291,7 +291,7 @@ async fn run_faults(pace: u64) -> (BTreeSet<Notification>, BTreeSet<Notification
     for customer in PLATFORM_CUSTOMERS {
         add_runs(&partner, customer, ONEDRIVE, [60, 30].map(|ago| run(FAILED, ago)));
     }
-    eventually("the platform has failed three times for each", || {
+    eventually("the platform has failed three times for each affected customer", || {
         prometheus.value("count(customer_module:elements_job_consecutive_failures:max{module=\"OneDrive\"} >= 3) == 6")
     })
     .await;

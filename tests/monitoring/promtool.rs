@@ -169,9 +169,9 @@ fn every_rule_has_a_test() {
     assert!(remaining.is_empty(), "{remaining:?}");
 }
 
-/// Links in messages work both for paths and for absolute URLs in the rules.
+/// Links in notifications work both for paths and for absolute URLs in the rules.
 #[test]
-fn messages_link_to_paths_and_absolute_urls() {
+fn notifications_link_to_paths_and_absolute_urls() {
     let rendered = |template: &str, value: &str| {
         let text = format!("{{{{ template \"elements.{template}\" \"{value}\" }}}}");
         let output = Command::new(tool("EXPORTER_TEST_AMTOOL", "amtool"))

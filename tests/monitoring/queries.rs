@@ -253,7 +253,7 @@ async fn remaining<F: Future<Output = Vec<String>>>(deadline: Instant, mut check
     }
 }
 
-/// Returns the problems of a panel's results.
+/// Returns the problems with a panel's results.
 async fn check_panel(prometheus: &Server, queries: &[Query], values: &Values, start_time: i64) -> Vec<String> {
     let mut problems = Vec::new();
     let mut first = None;
@@ -273,7 +273,7 @@ async fn check_panel(prometheus: &Server, queries: &[Query], values: &Values, st
     let expected_span = query.span.min(28 * 86_400) * 9 / 10;
     if first.is_some_and(|first| first > start_time - expected_span) && !query.description.contains("mpty until") {
         problems.push(format!(
-            "{}: starts only {}s ago",
+            "{}: the data starts only {}s ago",
             query.place,
             start_time - first.unwrap()
         ));
@@ -349,7 +349,7 @@ fn explains_missing_data(description: &str) -> bool {
         .any(|word| description.contains(word))
 }
 
-/// Returns the problems of the options of a dashboard's variables.
+/// Returns the problems with the options of a dashboard's variables.
 async fn check_variables(prometheus: &Server, dashboard: &Dashboard, values: &Values, hostile_id: &str) -> Vec<String> {
     let mut problems = Vec::new();
     for variable in dashboard.variables().filter(|variable| variable["type"] == "query") {
@@ -417,7 +417,7 @@ fn format_sample(labels: &BTreeMap<String, String>) -> String {
     format!("{{{}}} 1 1760961600000", pairs.join(","))
 }
 
-/// Returns the problems of a dashboard's annotations. Annotations must have data with the labels in their titles.
+/// Returns the problems with a dashboard's annotations. Annotations must have data with the labels in their titles.
 async fn check_annotations(prometheus: &Server, dashboard: &Dashboard, values: &Values) -> Vec<String> {
     let mut problems = Vec::new();
     for annotation in dashboard.annotations() {

@@ -21,7 +21,7 @@ const DAY: i64 = 86_400;
 const DAYS_BEFORE: i64 = 10;
 const DAYS: i64 = 30;
 
-/// Seconds after the hour at which Prometheus evaluates the group. They depend on the group's name.
+/// Offset after each full hour at which Prometheus evaluates the group, in seconds. It depends on the group's name.
 const OFFSET: i64 = 137;
 
 /// Maximum deviation of a result in seconds, caused by hour boundaries and Prometheus' look-back.
@@ -85,7 +85,8 @@ const HISTORIES: &[SeriesHistory] = &[
         r#"customer_module:elements_job_last_backup_age_seconds:min{job="elements",customer_id="c1",service="IaaS + PaaS",module="Dev Ops",scope="old"}"#,
         &[(0, Some(9_000_000.0))],
     ),
-    // Two runs in the first days, a counter reset on day 32, a run after it, and one while Prometheus is down.
+    // Two runs in the first days of the month, a counter reset on day 32, a run after it, and one while Prometheus is
+    // down.
     SeriesHistory(
         r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="finished"}"#,
         &[

@@ -81,7 +81,7 @@ const RECENT: Kept = Kept {
     every: 1,
 };
 
-/// Prefixes of the names of scraped metrics, and which of their samples panels and rules query. Other metrics need no
+/// Prefixes of the names of scraped metrics, each with the samples that panels and rules query. Other metrics need no
 /// history.
 const SCRAPED: &[(&str, Kept)] = &[
     ("elements_up", Kept::days(DAYS)),

@@ -196,6 +196,7 @@ impl PastExporter {
 }
 
 fn with_interval(mut environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    environment.retain(|(name, _)| !name.to_string_lossy().ends_with("__STALE_AFTER"));
     let is_interval = |name: &OsString| name.to_string_lossy().ends_with("__INTERVAL");
     for (_, value) in environment.iter_mut().filter(|(name, _)| is_interval(name)) {
         *value = format!("{}s", INTERVAL.as_secs()).into();

@@ -114,7 +114,6 @@ const RECORDED: &[(&str, Kept)] = &[
     ("fleet:elements_customers_within_rpo:ratio", MONTH),
     ("fleet:elements_jobs_fresh:count", MONTH),
     ("fleet:elements_jobs_fresh:sum", MONTH),
-    ("fleet:elements_protected_size_bytes:sum", MONTH),
     ("fleet:elements_report_covered_seconds:sum1h", REPORT),
     (
         "license:elements_license_expiration_timestamp_seconds:max1h",
@@ -128,6 +127,7 @@ const RECORDED: &[(&str, Kept)] = &[
     ("module:elements_job_failing:sum26h", MONTH),
     ("module_status:elements_job_runs:increase10m", WEEK),
     ("module_status:elements_job_status:count", MONTH),
+    ("module_storage:elements_protected_size_bytes:sum", MONTH),
 ];
 
 /// A recorded sample of one step. It has the label `job`, but no label `instance`.
@@ -392,8 +392,8 @@ fn record_sizes(samples: &Samples<'_>, out: &mut Output) {
     );
     out.groups("customer_module:elements_protected_size_bytes:sum1h", by_module);
     out.groups(
-        "fleet:elements_protected_size_bytes:sum",
-        grouped(samples.series(SIZE), &["storage"], add),
+        "module_storage:elements_protected_size_bytes:sum",
+        grouped(samples.series(SIZE), &["service", "module", "storage"], add),
     );
 }
 
