@@ -369,18 +369,20 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         .exporter(0)
         .customer("a", false, None, 4.0)
         .customer("b", false, None, 0.0);
-    let stored = r#"elements_protected_size_bytes{job="e",instance="i",customer_id="b",service="Microsoft 365",module="OneDrive",tenant_id="t",storage="avepoint"}"#;
-    let customers = |state: &str| {
-        format!(r#"elements_exporter_customers{{job="e",instance="i",collector="protected",state="{state}"}}"#)
+    let stored = r#"module_storage:elements_protected_size_bytes:sum{job="e",service="Microsoft 365",module="OneDrive",storage="avepoint"}"#;
+    let customers = |mut it: Situation, fresh: f64, stale: f64| {
+        for collector in ["licenses", "protected"] {
+            for (state, count) in [("fresh", fresh), ("stale", stale)] {
+                let labels = format!(r#"job="e",instance="i",collector="{collector}",state="{state}""#);
+                it = it.with_value(&format!("elements_exporter_customers{{{labels}}}"), count);
+            }
+        }
+        it
     };
-    let live = live
-        .with_value(stored, 5.0)
-        .with_value(&customers("fresh"), 6.0)
-        .with_value(&customers("stale"), 0.0);
-    let stale = stale
-        .with_value(stored, 5.0)
-        .with_value(&customers("fresh"), 1.0)
-        .with_value(&customers("stale"), 1.0);
+    let licence = r#"license:elements_license_time_left_seconds:max{job="e",customer_id="a",service="Cloud Backup for Microsoft 365",backup="true"}"#;
+    let live = customers(live.with_value(stored, 5.0).with_value(licence, 9e6), 6.0, 0.0);
+    let stale = customers(stale.with_value(stored, 5.0).with_value(licence, 9e6), 1.0, 1.0);
+    let down = down.with_value(licence, 9e6);
     let failed = r#"customer_module:elements_job_objects:max_failed{job="e",customer_id="b",service="Microsoft 365",module="OneDrive"}"#;
     let down = down.with_value(failed, 5.0);
     // The recorded series of a sign of attack continues after the sign has expired.
@@ -548,6 +550,12 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     // A sum is not displayed if most stored sizes have expired, because it would be too low.
     assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
     assert_eq!(live.only(PROTECTION, "Stored").await.text, "5");
+    // The licences of a customer with stale data may have expired in the meantime.
+    for tile in ["Within 30 days", "Expired (30 d)"] {
+        assert_eq!(live.only(LICENCES, tile).await.colour, "green");
+        assert_eq!(stale.only(LICENCES, tile).await.colour, GREY);
+        assert_eq!(down.only(LICENCES, tile).await.colour, GREY);
+    }
     let attacked = stale.only(FLEET, "Signs of attack").await;
     assert_eq!((attacked.text.as_str(), attacked.colour.as_str()), ("2", "red"));
     assert_eq!(stale.only(FLEET, "Consent missing").await.colour, GREY);
