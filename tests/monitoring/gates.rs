@@ -1,4 +1,5 @@
 //! Properties of alerts and dashboards that can be checked without a server: tests, descriptions, references and links.
+//! This file is long because each property is one short test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

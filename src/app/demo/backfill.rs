@@ -97,7 +97,6 @@ const SCRAPED: &[(&str, Kept)] = &[
     ("elements_job_consecutive_failures", RECENT),
     ("elements_job_rpo_seconds", RECENT),
     ("elements_job_abandoned", RECENT),
-    ("elements_job_runs_total", RECENT),
     ("elements_protected_size_bytes", Kept::days(7)),
     ("elements_protected_objects", RECENT),
     ("elements_protected_scanned_objects", RECENT),
