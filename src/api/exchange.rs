@@ -166,6 +166,7 @@ mod tests {
         let queued = [waiting.join_next().await, waiting.join_next().await];
         let client = reqwest::Client::builder()
             .connect_timeout(Duration::from_millis(50))
+            .timeout(Duration::from_secs(60))
             .build()
             .unwrap();
         let error = client.get(format!("http://{address}/")).send().await.unwrap_err();

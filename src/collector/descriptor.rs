@@ -241,6 +241,12 @@ fn render<C: Collector>(
     let tables_of = |record: &C::Record| {
         let mut tables = CustomerTables::new(customer.as_str(), &context.settings.excluded);
         C::tables(record, customer, context, &mut tables);
+        debug_assert_eq!(
+            tables.tables.len(),
+            metrics::<C>().len(),
+            "{} has other shapes",
+            C::NAME
+        );
         (tables.tables, tables.duplicates)
     };
     let (tables, held, duplicates) = match C::split(typed_record) {

@@ -13,8 +13,8 @@ const MAX_EXACT: u64 = 1 << 53;
 /// Exclusive upper limit of sizes: 2^63 bytes (8 EiB), the end of the range of signed 64-bit integers.
 const SIZE_END: f64 = 9_223_372_036_854_775_808.0;
 
-/// Maximum number of decimals of a size. The product of 20 decimals and the largest unit, at most 10^20 × 2^60, still
-/// fits into a `u128`; a product with 21 decimals might not.
+/// Maximum number of decimals of a size. With 20 decimal places, the fraction times the
+/// largest unit is less than 10^20 × 2^60, which still fits into a `u128`. With 21, it might not.
 const MAX_DECIMALS: u32 = 20;
 
 /// Number of digits between two thousands separators.
@@ -106,8 +106,8 @@ pub struct Capacity {
 ///
 /// # Errors
 ///
-/// Returns an error for anything else, such as a negative number, a fraction, an exponent or a malformed group of
-/// thousands, and for a count above 2^53, which a sample cannot represent exactly.
+/// Returns an error for anything else, such as a negative number, a fraction, an exponent or a misplaced
+/// thousands separator, and for a count above 2^53, which a sample cannot represent exactly.
 pub fn count(text: &str) -> Parsed<u64> {
     parse_present(text, whole_number)
 }
@@ -131,7 +131,8 @@ pub fn signed(text: &str) -> Parsed<i64> {
 /// Parses a size, such as `0 GB`, `5.01 GB`, `1,234.5 mb`, `3 TiB` or `12 bytes`, and converts it to bytes, rounded
 /// half up. KB to EB have two meanings; KiB to EiB are always binary.
 ///
-/// The decimal digits of the text are rounded exactly. A size above 2^53 bytes is the nearest `f64`.
+/// The product is computed exactly from the decimal digits of the text, and rounded once. A size above 2^53 bytes is
+/// the nearest `f64`.
 ///
 /// # Errors
 ///
@@ -280,8 +281,8 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// Parses digits, or groups of thousands as in `1,234,567`. Rejects a first group that begins with zero, as in `0,123`,
-/// because the comma is then a decimal separator.
+/// Parses plain digits, or digits with thousands separators, as in `1,234,567`. Rejects a first group that begins with
+/// zero, as in `0,123`, because the comma is then a decimal separator.
 fn parse_integer(text: &str) -> Option<u64> {
     let Some((first, others)) = text.split_once(',') else {
         return is_digits(text).then(|| text.parse().ok()).flatten();

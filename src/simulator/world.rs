@@ -10,7 +10,7 @@ use super::rules::Rules;
 use super::run::Run;
 use super::{History, Settings};
 
-/// Time between two customers that join, and between two that leave, in uncompressed seconds.
+/// Interval at which customers join, and at which customers leave, in seconds before time compression.
 const CHURN_INTERVAL: u32 = 20 * 3600;
 
 /// Maximum number of customers that join, and of customers that leave, each time the world advances. Without a limit,

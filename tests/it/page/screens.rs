@@ -1,4 +1,4 @@
-//! Layout of the pages: colours, widths and first screen.
+//! Layout of the pages: colours, widths, and what is visible without scrolling.
 
 use std::time::UNIX_EPOCH;
 
@@ -8,7 +8,7 @@ use tokio::task::block_in_place;
 
 use super::{EXPAND, assert_quiet_console, exporter, open_fresh_page, partner};
 
-/// Sizes of the first screen on a desktop, a tablet and a phone.
+/// Viewport sizes of a desktop, a tablet and a phone.
 const SCREENS: [(u32, u32); 3] = [(1280, 800), (768, 1024), (390, 844)];
 
 /// Returns the visible strings whose contrast is below WCAG 2.2 level AA, and the number of examined strings.

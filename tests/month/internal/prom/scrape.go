@@ -58,8 +58,8 @@ type Target struct {
 // scraped is one series of the exposition.
 type scraped struct {
 	labels labels.Labels
-	series *series // nil if no rule reads it; it is still logged for replays of other rules
-	fixed  bool    // the value is the start of the process
+	series *series // nil if no rule reads it; it is still logged, so that the run can be replayed with other rules
+	fixed  bool    // the value is the start time of the process
 	id     int
 	last   float64
 	scrape int

@@ -9,7 +9,7 @@ import (
 	"month/internal/world"
 )
 
-// Subjects in the format of package world.
+// Subjects of incidents, as defined in package world.
 const (
 	onModule   = "module"
 	onCustomer = "customer"
@@ -75,7 +75,7 @@ func (r *run) refersTo(labels map[string]string, i *world.Incident) bool {
 	switch i.Subject {
 	case onModule:
 		return isCustomer && matchesModule(labels, i)
-	case onCustomer: // by its modules, as a whole, or as one of the customers that could not be polled
+	case onCustomer: // The alert names a module, the whole customer, or all customers that could not be polled.
 		if isCustomer {
 			return len(i.Modules) == 0 || labels["module"] == "" || matchesModule(labels, i)
 		}
@@ -92,7 +92,8 @@ func (r *run) refersTo(labels map[string]string, i *world.Incident) bool {
 }
 
 // matchesModule returns whether an alert names an affected module or no module. An alert without a scope refers to the
-// whole module. The services in protected data have a prefix.
+// whole module. In the metrics of
+// protected data, service names have a prefix.
 func matchesModule(labels map[string]string, i *world.Incident) bool {
 	if labels["module"] == "" {
 		return true
