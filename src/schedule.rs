@@ -1,4 +1,4 @@
-//! The poll loop. It starts due polls in the order of [`queue`], and runs one poll at a time per collector and target.
+//! The poll loop. It starts due polls in the order of `queue`, and runs one poll at a time per collector and target.
 //!
 //! One task owns the queue and the running polls. It starts polls while slots are free, handles their outcomes, and
 //! updates the heartbeat for `/-/healthy`. A poll that panics or hangs counts as failed, and the loop continues.
