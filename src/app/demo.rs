@@ -84,7 +84,7 @@ impl Demo {
     pub async fn bind(options: &args::Simulator, web: args::Web) -> Result<Self, Error> {
         let simulator = simulate(options).await?;
         let attributes = attributes();
-        let mut environment = environment(&simulator, options, attributes.as_ref());
+        let mut environment = environment(&simulator, attributes.as_ref(), intervals(options.customers));
         let started = simulator.handle().with_world(|world| world.now());
         let state = PreparedState::create_or_warn(options, started).await;
         if let Some(state) = &state {
@@ -189,11 +189,11 @@ fn intervals(customers: usize) -> Vec<(&'static str, u64)> {
         .collect()
 }
 
-/// Returns the configuration of the demo as environment variables.
+/// Returns the configuration of the demo as environment variables, with these poll intervals in seconds.
 fn environment(
     simulator: &Simulator,
-    options: &args::Simulator,
     attributes: Option<&NamedTempFile>,
+    intervals: impl IntoIterator<Item = (&'static str, u64)>,
 ) -> Vec<(OsString, OsString)> {
     let settings = simulator::Settings::default();
     let expires = jiff::Timestamp::try_from(SystemTime::now() + SECRET_LIFETIME);
@@ -218,7 +218,7 @@ fn environment(
     if let Some(file) = attributes.and_then(|file| file.path().to_str()) {
         environment.push(("ELEMENTS_CUSTOMERS__ATTRIBUTES_FILE".to_owned(), file.to_owned()));
     }
-    for (collector, seconds) in intervals(options.customers) {
+    for (collector, seconds) in intervals {
         let key = format!("ELEMENTS_COLLECTORS__{}", collector.to_uppercase());
         environment.push((format!("{key}__INTERVAL"), format!("{seconds}s")));
         let stale_after = MIN_STALE_AFTER.max(seconds.saturating_mul(DEFAULT_STALE_INTERVALS.into()));

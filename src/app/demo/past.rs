@@ -2,7 +2,6 @@
 //! exporter polls and renders as in production.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +70,8 @@ impl PastExporter {
         })?;
         // The file is read once, below.
         let attributes = attributes();
-        let mut environment = with_interval(environment(&partner, options, attributes.as_ref()));
+        let intervals = collector::ALL.iter().map(|entry| (entry.name, INTERVAL.as_secs()));
+        let mut environment = environment(&partner, attributes.as_ref(), intervals);
         for collector in collector::ALL.iter().filter(|entry| !collectors.contains(&entry.name)) {
             let key = format!("ELEMENTS_COLLECTORS__{}__ENABLED", collector.name.to_uppercase());
             environment.retain(|(name, _)| *name != *key);
@@ -193,13 +193,4 @@ impl PastExporter {
             text.append(&mut frame);
         }
     }
-}
-
-fn with_interval(mut environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    environment.retain(|(name, _)| !name.to_string_lossy().ends_with("__STALE_AFTER"));
-    let is_interval = |name: &OsString| name.to_string_lossy().ends_with("__INTERVAL");
-    for (_, value) in environment.iter_mut().filter(|(name, _)| is_interval(name)) {
-        *value = format!("{}s", INTERVAL.as_secs()).into();
-    }
-    environment
 }
