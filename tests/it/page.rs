@@ -14,7 +14,7 @@ use tokio::task::block_in_place;
 use crate::harness::exporter::Exporter;
 use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
-use crate::harness::{COLLECTOR_KEYS, TIMEOUT, eventually, every_second_all};
+use crate::harness::{TIMEOUT, eventually, every_second_all};
 
 /// The focused element, and whether its focus is visible.
 const FOCUS: &str = r#"(() => {
@@ -52,12 +52,7 @@ const REFRESH_OFTEN: &str =
     "{ const later = window.setTimeout; window.setTimeout = (f, ms) => later(f, Math.min(ms, 100)); }";
 
 async fn exporter(api: &str, flags: &[&str], extra_env: &[(&str, &str)]) -> Exporter {
-    let stale_after =
-        COLLECTOR_KEYS.map(|name| (format!("ELEMENTS_COLLECTORS__{name}__STALE_AFTER").into(), "1h".into()));
-    let variables = every_second_all(api, extra_env)
-        .into_iter()
-        .chain(stale_after)
-        .collect();
+    let variables = every_second_all(api, extra_env);
     let mut exporter = Exporter::serve(variables, flags).await;
     // URLs on pages are relative to the base URL with a trailing slash.
     exporter.base.push('/');

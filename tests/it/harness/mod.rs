@@ -184,11 +184,16 @@ pub fn every_second(api: &str, collectors: &[&str], extra_env: &[(&str, &str)]) 
     environment(api, &extra_env)
 }
 
-/// Returns the environment of an exporter in which every default collector polls every second.
+/// Returns the environment of an exporter in which every default collector polls every second. On a busy machine, polls
+/// are late, so values expire after an hour instead of after three intervals.
 pub fn every_second_all(api: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-    let intervals = COLLECTOR_KEYS.map(|name| (format!("ELEMENTS_COLLECTORS__{name}__INTERVAL"), "1s"));
-    let mut settings: Vec<(&str, &str)> = intervals.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    settings.extend(extra_env);
+    let defaults = COLLECTOR_KEYS.iter().flat_map(|name| {
+        [("INTERVAL", "1s"), ("STALE_AFTER", "1h")]
+            .map(|(key, value)| (format!("ELEMENTS_COLLECTORS__{name}__{key}"), value))
+    });
+    let defaults: Vec<(String, &str)> = defaults.collect();
+    let defaults = defaults.iter().map(|(name, value)| (name.as_str(), *value));
+    let settings: Vec<(&str, &str)> = defaults.chain(extra_env.iter().copied()).collect();
     environment(api, &settings)
 }
 
