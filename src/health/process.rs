@@ -65,8 +65,9 @@ impl Collector for Process {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use procfs::WithCurrentSystemInfo as _;
-    use procfs::process::LimitValue;
+    use procfs_core::FromRead as _;
+    use procfs_core::process::{LimitValue, Limits, Stat};
+    use rustix::param::{clock_ticks_per_second, page_size};
 
     use super::{MAX_FDS, Metric, OPEN_FDS, RESIDENT_MEMORY, START_TIME, THREADS, VIRTUAL_MEMORY};
 
@@ -94,26 +95,30 @@ mod linux {
     }
 
     pub(super) fn read_process() -> Option<Reading> {
-        let process = procfs::process::Process::myself().ok()?;
-        let stat = process.stat().ok()?;
-        let ticks = procfs::ticks_per_second() as f64;
-        let open_fds = process.fd_count().ok().and_then(|count| u32::try_from(count).ok());
-        let max_fds = process
-            .limits()
-            .ok()
-            .and_then(|limits| match limits.max_open_files.soft_limit {
-                LimitValue::Value(limit) => Some(limit as f64),
-                LimitValue::Unlimited => None,
-            });
-        let boot = procfs::boot_time_secs().ok();
+        let stat = Stat::from_file("/proc/self/stat").ok()?;
+        let ticks = clock_ticks_per_second() as f64;
+        let open_fds = std::fs::read_dir("/proc/self/fd").ok();
+        let open_fds = open_fds.and_then(|entries| u32::try_from(entries.count()).ok());
+        let limits = Limits::from_file("/proc/self/limits").ok();
+        let max_fds = limits.and_then(|limits| match limits.max_open_files.soft_limit {
+            LimitValue::Value(limit) => Some(limit as f64),
+            LimitValue::Unlimited => None,
+        });
         Some(Reading {
             cpu_seconds: (stat.utime + stat.stime) as f64 / ticks,
             open_fds: open_fds.map(f64::from),
             max_fds,
             virtual_bytes: stat.vsize as f64,
-            resident_bytes: stat.rss_bytes().get() as f64,
-            start_seconds: boot.map(|boot| boot as f64 + stat.starttime as f64 / ticks),
+            resident_bytes: stat.rss as f64 * page_size() as f64,
+            start_seconds: boot_time().map(|boot| boot + stat.starttime as f64 / ticks),
             threads: stat.num_threads as f64,
         })
+    }
+
+    /// Returns the time at which the system was started, as Unix time.
+    fn boot_time() -> Option<f64> {
+        let statistics = std::fs::read_to_string("/proc/stat").ok()?;
+        let time = statistics.lines().find_map(|line| line.strip_prefix("btime "))?;
+        time.trim().parse().ok()
     }
 }

@@ -121,7 +121,10 @@ fn run(module: &ModuleHealth, run: Option<RunSummary>, customer: &CustomerRow, n
     };
     html! {
         span class=[class] { (status(run.status)) }
-        @if let Some(at) = run.at { " " (time(at, now)) }
+        @if let Some(at) = run.at {
+            @if run.status == JobStatus::Running { ", started" }
+            " " (time(at, now))
+        }
     }
 }
 
