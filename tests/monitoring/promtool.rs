@@ -187,15 +187,19 @@ fn notifications_link_to_paths_and_absolute_urls() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
-    for (template, path, place) in [
+    for (template, path, url) in [
         (
             "runbook",
             "docs/runbooks.md#elementsapidown",
-            "https://git.example.com/elements_exporter/blob/main/",
+            "http://127.0.0.1:10027/runbooks/#elementsapidown",
         ),
-        ("dashboard", "/d/elements-exporter", "http://127.0.0.1:3000"),
+        (
+            "dashboard",
+            "/d/elements-exporter",
+            "http://127.0.0.1:3000/d/elements-exporter",
+        ),
     ] {
-        assert_eq!(rendered(template, path), format!("{place}{path}"));
+        assert_eq!(rendered(template, path), url);
         let absolute = "https://x.example.com/elements/there";
         assert_eq!(rendered(template, absolute), absolute);
     }

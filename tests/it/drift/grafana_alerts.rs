@@ -198,8 +198,8 @@ fn translate(template: &str) -> String {
                               {{ (. | first | value | toTime).Format \"2006-01-02\" }}{{ end }}";
     const DATE: &str = "{{ ($labels.ends | toTime).Format \"2006-01-02\" }}";
     let translated = without_queries(&template.replace(QUERIED_DATE, DATE)).replace("$value", "$values.A.Value");
-    // A removed query may leave separators at the start.
-    translated.trim_start_matches(['.', ',', ' ']).to_owned()
+    // A removed query may leave separators at the start, or two spaces.
+    translated.trim_start_matches(['.', ',', ' ']).replace("  ", " ")
 }
 
 /// A block of a template whose `end` has not been reached yet.
@@ -423,6 +423,7 @@ fn templates_are_translated() {
             "c. d",
         ),
         ("{{ with $labels.x | query }}b{{ end }}. No more.", "No more."),
+        ("a {{ with $labels.x | query }}b{{ end }} c", "a c"),
         ("{{ $labels.x | urlquery }}", "{{ $labels.x | urlquery }}"),
     ] {
         assert_eq!(translate(prometheus), grafana, "{prometheus}");
