@@ -13,9 +13,10 @@ use crate::collector::CollectorId;
 use crate::store::state_file::StateFile;
 
 /// Minimum number of seconds between two polls of a customer.
-const STEP: u32 = 2 * 3600;
+const STEP: u32 = 4 * 3600;
 
-/// Hours of run history at startup. All customers, including those with scenarios, have a more recent restore point.
+/// Hours of run history at startup. Every module that has ever been backed up, even in a scenario, has a more recent
+/// restore point.
 const HOURS: u32 = 80;
 
 /// Maximum total number of polls, so that a demo with many customers starts quickly. The more customers there are, the
@@ -95,8 +96,8 @@ mod tests {
 
     #[test]
     fn polls_are_frequent_for_few_customers_and_limited_for_many() {
-        assert_eq!(steps(0), Some(40));
-        assert_eq!(steps(75), Some(40));
+        assert_eq!(steps(0), Some(20));
+        assert_eq!(steps(75), Some(20));
         assert_eq!(steps(500), Some(6));
         assert_eq!(steps(750), Some(4));
         assert_eq!(steps(751), None);
