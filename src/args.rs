@@ -152,7 +152,7 @@ pub struct Assets {
     /// Directory for Grafana-managed alert rules, written in Grafana's file provisioning format.
     #[arg(long, value_name = "DIR")]
     pub grafana_alerts: Option<PathBuf>,
-    /// The UID of the Grafana data source with the metrics and the recorded series.
+    /// The UID of the Grafana data source that contains the metrics and the recorded series.
     #[arg(long, value_name = "UID", default_value = DEFAULT_DATASOURCE, requires = "grafana_alerts")]
     pub grafana_datasource: String,
 }

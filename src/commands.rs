@@ -217,7 +217,7 @@ async fn write_backfill(
     };
     let file = options.file.display();
     let message = format!(
-        "{} samples of {} days written to {file}\n\
+        "{} samples covering {} days written to {file}\n\
          To load them into Prometheus:\n\n  \
          promtool tsdb create-blocks-from --max-block-duration=700h openmetrics {file} DATA_DIRECTORY\n\n",
         written.samples, written.days

@@ -195,8 +195,8 @@ impl Scheduler {
         now
     }
 
-    /// When tokens can be requested again, brings the customer list forward and repeats failed polls. This happens once
-    /// per pause, because the next token request ends the pause.
+    /// When tokens can be requested again, brings the poll of the customer list forward and repeats failed polls. This
+    /// happens once per pause, because the next token request ends the pause.
     fn handle_token_recovery(&mut self) {
         let may_request_token = self.config.client.transport().tokens().may_have_recovered();
         if may_request_token && !self.may_request_token {
@@ -243,7 +243,8 @@ impl Scheduler {
         };
         *lock(&self.status) = status;
         if self.customer_list.is_available == Some(true) {
-            // Set after the status, so that an exporter that has just become ready no longer reports `elements_up 0`.
+            // Readiness is set after the status, so that an exporter that has just become ready no longer reports
+            // `elements_up 0`.
             self.health.set_ready();
         }
     }

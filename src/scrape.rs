@@ -68,7 +68,7 @@ const EXPORTER: Shape<Readings> = Shape {
         ),
         gauge(
             "elements_exporter_config_unmatched_patterns",
-            "Patterns for customers, modules, scopes and products that match nothing; absent until the customer list is complete",
+            "Patterns that match no customer, module, scope or product; absent until the customer list is complete",
             |readings| exact(readings.runtime.schedule.unmatched_patterns?),
         ),
         gauge(

@@ -6,9 +6,9 @@
 //! # Time
 //!
 //! Timestamps come from the wall clock or from [`Clock::Manual`]. [`Settings::speed`] compresses the schedules of
-//! backups, of scans, and of customers that join and leave: at speed 60, a daily backup runs every 24 minutes, and a
-//! 30-minute run takes 30 seconds. There is no background task; each request first advances the world to the current
-//! time. A run depends only on the seed and its slot, so two worlds with the same seed are equal.
+//! backups and scans, and the times between customers joining and leaving: at speed 60, a daily backup runs every 24
+//! minutes, and a 30-minute run takes 30 seconds. There is no background task; each request first advances the world to
+//! the current time. A run depends only on the seed and its slot, so two worlds with the same seed are equal.
 //!
 //! # Faults
 //!
@@ -109,13 +109,13 @@ pub struct Settings {
     pub v1_page_size: Option<usize>,
     /// Runs that are listed per module. Default: only the newest.
     pub history: History,
-    /// Whether names, dates and sizes are hard to parse, and the world contains every module in the reference. Default:
+    /// Whether to generate names, dates and sizes that are hard to parse, and every module in the reference. Default:
     /// false.
     pub hostile: bool,
     /// Latency of responses. Default: none.
     pub latency: Latency,
     /// Unix time for which the customers' scenarios are set up. Default: the start of the simulation. A world that
-    /// starts earlier includes the events that lead to the scenarios, and the incidents of the preceding weeks.
+    /// starts earlier includes the events that lead up to the scenarios, and the incidents of the preceding weeks.
     pub scenarios_from: Option<i64>,
 }
 

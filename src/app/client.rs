@@ -167,7 +167,7 @@ pub(super) fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'sta
     for (number, der) in (1..).zip(CertificateDer::pem_slice_iter(&pem)) {
         let unusable = |error: &dyn std::error::Error| problem(format!("certificate {number}: {}", error_chain(error)));
         let der = der.map_err(|error| unusable(&error))?;
-        // The HTTP client makes the same check, but its error names neither the file nor the certificate.
+        // The HTTP client performs the same check, but its error names neither the file nor the certificate.
         let mut store = rustls::RootCertStore::empty();
         store.add(der.clone()).map_err(|error| unusable(&error))?;
         certificates.push(der.into_owned());

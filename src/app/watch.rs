@@ -40,8 +40,8 @@ impl<T: Clone + PartialEq> Watched<T> {
         }
     }
 
-    /// Returns whether the value has changed since it was read, but not since the last check, so that a file is not
-    /// read while it is being written. If so, the caller must read it.
+    /// Returns whether the value has changed since it was read, but not since the last check. A file is therefore not
+    /// read while it is being written. If this returns true, the caller must read the value.
     fn has_stable_change(&mut self, now: T) -> bool {
         let has_stable_change = now != self.read && now == self.seen;
         if has_stable_change {

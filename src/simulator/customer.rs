@@ -59,7 +59,7 @@ pub struct Module {
     pub number: u16,
     /// Backup scope. Several modules can have the same number and different scopes.
     pub scope: Option<String>,
-    /// Runs, oldest first, or a single row that never changes. If empty, the module is listed as not started.
+    /// Runs, oldest first, or a single row that never changes. If there are none, the module is listed as not started.
     pub runs: Vec<Run>,
     /// Schedule of further runs; `None` if there will be none.
     pub(crate) schedule: Option<Schedule>,

@@ -13,7 +13,7 @@ const MAX_RUNS_PER_MODULE: usize = 60;
 /// is shorter.
 const MAX_RUNS: usize = 150_000;
 
-/// Typical number of modules per customer, for dividing [`MAX_RUNS`] among them.
+/// Typical number of modules per customer, for dividing [`MAX_RUNS`] among all modules.
 const MODULES_PER_CUSTOMER: usize = 8;
 
 /// Time within which a module with daily runs completes another run, in uncompressed seconds.

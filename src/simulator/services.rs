@@ -1,5 +1,5 @@
-//! Tenant services that only some customers have: seats, users, consent, signs of ransomware, and baselines. Also
-//! contains job reports.
+//! Tenant services that only some customers have: seats, users, consent, signs of ransomware, and baselines. This file
+//! also contains job reports.
 
 use std::collections::BTreeMap;
 

@@ -27,7 +27,7 @@ const STEP: u32 = 3;
 /// Number of steps that are written.
 const STEPS: u32 = DAYS * 24 / STEP;
 
-/// Number of steps with polls before the first sample, so that restore points from before an incident are known.
+/// Number of steps with polls before the first sample. These polls fetch restore points from before an incident.
 const EARLIER_STEPS: u32 = 2 * 24 / STEP;
 
 /// Number of steps between polls of collectors whose data changes slowly.

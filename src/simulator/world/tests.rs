@@ -56,13 +56,13 @@ fn world_has_every_customer_status_and_special_module() {
     let modules = || world.customers.iter().flat_map(|customer| &customer.modules);
     assert!(
         modules().any(|module| module.runs.is_empty()),
-        "some module must have no runs"
+        "at least one module must have no runs"
     );
     let runs = || modules().flat_map(|module| &module.runs);
     assert!(runs().any(|run| run.id == "N/A" && run.end.is_some()));
     assert!(runs().any(|run| run.status == 3 && run.failed == 0));
     let stuck = runs().find(|run| run.status == 1 && run.start.unwrap() < NOW - 2 * DAY);
-    assert!(stuck.is_some(), "some run must be stuck");
+    assert!(stuck.is_some(), "at least one run must be stuck");
     let silent = world.customers.iter().find(|customer| customer.status == 6).unwrap();
     assert!(
         silent
@@ -290,7 +290,7 @@ fn fleet_has_every_scenario() {
             .map(|run| run.status)
             .collect()
     };
-    assert!(statuses(1).contains(&6), "some run must be queued");
+    assert!(statuses(1).contains(&6), "at least one run must be queued");
     assert!(world.customers[1].products.len() > 35);
     let ends: BTreeSet<&str> = world.customers[1]
         .products

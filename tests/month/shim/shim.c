@@ -45,7 +45,7 @@ static char directory[512];
 static char is_socket[MAX_SOCKETS];
 static __thread int my_thread = -1, my_fifo = -1, idle_polls;
 
-// Returns the library function that the function with the same name in this file overrides.
+// Returns the library function that this file overrides with a function of the same name.
 #define ORIGINAL(name) \
     ({ \
         static __typeof__(name) *found; \

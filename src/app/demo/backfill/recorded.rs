@@ -72,7 +72,7 @@ const DAY: f64 = 86_400.0;
 
 const MONTH: Kept = Kept::days(super::DAYS);
 const WEEK: Kept = Kept::days(7);
-/// Samples of the last two days, for `offset 26h` and for panels that compare with the previous day.
+/// Samples of the last two days, for `offset 26h` and for panels that show changes since the previous day.
 const TWO_DAYS: Kept = Kept::days(2);
 /// Samples of the last eight days, for the daily growth over a week. The growth compares each sample with the sample
 /// from a day earlier.

@@ -104,7 +104,7 @@ func servicesRow(c *world.Customer, now time.Time) object {
 	return object{"customerId": c.ID, "organization": c.Organization(now), "customer": c.Email, "products": products}
 }
 
-// profileChanged is the time of the last modification of all profiles.
+// profileChanged is the time at which every profile was last modified.
 const profileChanged = "2026-05-01T08:00:00Z"
 
 func profileRow(p *world.Profile) object {

@@ -74,7 +74,7 @@ func (s *Server) accept() {
 	}
 }
 
-// serve handles HTTP without the server of net/http, which reads ahead, so that bytes could not be attributed to
+// serve handles HTTP without the server of net/http. That server reads ahead, so bytes could not be attributed to
 // requests.
 func (s *Server) serve(raw net.Conn) {
 	conn := s.clock.Serve(raw)

@@ -10,7 +10,7 @@ import (
 )
 
 // concurrency evaluates the rules of a group concurrently, unless one rule reads the series of another. Prometheus' own
-// controller evaluates a rule alone if it both reads another rule and is read by one, which applies to most recording
+// controller evaluates a rule alone if the rule has both dependencies and dependents, which applies to most recording
 // rules.
 type concurrency struct {
 	slots chan struct{}

@@ -130,7 +130,7 @@ func (s *newestSample) Iterator(reused chunkenc.Iterator) chunkenc.Iterator {
 	return &sampleIterator{sample: s}
 }
 
-// milliseconds is a Unix time. With this alias, vet does not mistake Seek for that of io.Seeker.
+// milliseconds is a Unix time. With this alias, vet does not mistake Seek for the method of io.Seeker.
 type milliseconds = int64
 
 type sampleIterator struct {

@@ -18,9 +18,9 @@ import (
 // namePattern matches series names in expressions and templates.
 var namePattern = regexp.MustCompile(`[a-zA-Z_][a-zA-Z0-9_:]*`)
 
-// ruleSet contains reduced rules: without annotations, without recording rules that no alert needs and, unless a rule
-// reads alerts, without the constant labels of alerts. At every evaluation, Prometheus expands each label and
-// annotation of every alert as a template, which takes longer than all queries.
+// ruleSet is a reduced set of rules. It omits annotations, recording rules that no alert needs and, unless a rule reads
+// alerts, the constant labels of alerts. At every evaluation, Prometheus expands each label and annotation of every
+// alert as a template, which takes longer than all queries together.
 type ruleSet struct {
 	groups []rulefmt.RuleGroup
 	// alerts contains the original names and labels of alerting rules, by their new names.

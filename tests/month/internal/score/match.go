@@ -92,8 +92,7 @@ func (r *run) refersTo(labels map[string]string, i *world.Incident) bool {
 }
 
 // matchesModule returns whether an alert names an affected module or no module. An alert without a scope refers to the
-// whole module. In the metrics of
-// protected data, service names have a prefix.
+// whole module. In the metrics of protected data, service names have a prefix.
 func matchesModule(labels map[string]string, i *world.Incident) bool {
 	if labels["module"] == "" {
 		return true

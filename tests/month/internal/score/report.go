@@ -119,7 +119,7 @@ func table(b *strings.Builder, write func(w io.Writer)) {
 func (s *Score) printKinds(b *strings.Builder) {
 	b.WriteString("\nRecall by kind of incident, and time to the first notification\n")
 	table(b, func(w io.Writer) {
-		fmt.Fprintln(w, "  kind\tincidents\treported\tin time\tmedian\tworst\tnotifications each\tmissed")
+		fmt.Fprintln(w, "  kind\tincidents\treported\tin time\tmedian\tworst\tnotifications per incident\tmissed")
 		for _, k := range s.Kinds {
 			if k.Quiet {
 				fmt.Fprintf(w, "  %s\t%d\tno notification needed\n", k.Kind, k.Incidents)

@@ -66,7 +66,7 @@ func New(start time.Time, minJump time.Duration) *Clock {
 // Now returns the virtual time.
 func (c *Clock) Now() time.Time { return time.Unix(0, atomic.LoadInt64(&c.now)).UTC() }
 
-// At schedules run for t.
+// At schedules a call of run at t.
 func (c *Clock) At(t time.Time, run func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

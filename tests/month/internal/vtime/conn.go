@@ -34,7 +34,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// ServerConn is a connection that an exporter opened. The clock stops from the first byte of a request until Done.
+// ServerConn is a connection that an exporter opened. The clock is stopped from the first byte of a request until Done.
 type ServerConn struct {
 	Conn
 	inFlight bool

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// history is the time before the period in which runs already take place. None of these runs fail.
+	// history is how long before the period the first runs take place. No run before the period fails.
 	history = 12 * day
 	// overrun is how long runs continue after the period, so that its last days are like the others.
 	overrun = 2 * day

@@ -1,6 +1,6 @@
 //! Series of the monthly report. The rules record hourly samples, which would make the file several times as large.
-//! Here, each sample covers all hours since the previous one. The report only sums samples, or takes their maximum or
-//! the last one of a day, so its results are the same.
+//! Here, each sample covers all hours since the previous one. The report uses only the sum or the maximum of samples,
+//! or the last sample of each day, so its results are the same.
 
 use std::collections::BTreeMap;
 
