@@ -143,8 +143,8 @@ pub struct Price {
     pub per_profile: f64,
     /// Description of the requests, for the documentation.
     pub description: &'static str,
-    /// Latency of a request, measured for those customers of a real partner that have data. The API responds faster for
-    /// customers without data.
+    /// Latency of a request, measured for a real partner's customers with data. The API responds faster for customers
+    /// without data.
     pub latency: Duration,
 }
 

@@ -101,7 +101,7 @@ pub struct Scheduler {
     status: SharedScheduleStatus,
     clocks: Clocks,
     queue: Queue,
-    /// Targets that were due immediately when they were queued, and have not been polled yet.
+    /// Targets that were due immediately when they were queued, and that have not been polled yet.
     unpolled: HashSet<(CollectorId, Target)>,
     polls: JoinSet<Outcome>,
     running: RunningPolls,
@@ -153,8 +153,8 @@ impl Scheduler {
         scheduler
     }
 
-    /// Runs until it is stopped, or until each target has been polled once. Then aborts the running polls. Returns
-    /// false if any poll failed for a reason other than a missing permission.
+    /// Runs the loop until it is stopped, or until each target has been polled once, and then aborts the running polls.
+    /// Returns false if any poll failed for a reason other than a missing permission.
     pub async fn run(
         mut self,
         until: Until,

@@ -387,7 +387,7 @@ impl Store {
         &self.run_events
     }
 
-    /// Applies a large change to a copy and then replaces the original, so that no scrape waits for the change. If the
+    /// Applies a large change to a copy that then replaces the original, so that no scrape waits for the change. If the
     /// original has changed in the meantime, the change is repeated under the lock. This is rare, because one task
     /// makes almost all changes.
     fn update_copy<R>(&self, update: impl Fn(&mut Inner) -> R) -> R {

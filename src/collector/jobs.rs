@@ -212,8 +212,8 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         .and_then(domain::parse_id)
         .filter(|_| is_reported)
         .map(Box::from);
-    // The key contains the time as reported. The valid time is capped at the current time if it is ahead of the
-    // exporter's clock, so it would give the run a different key in each poll.
+    // The key contains the time as reported, because a time ahead of the exporter's clock is capped at the current
+    // time. The capped time would give the run a different key in each poll.
     let reported_end = end.value.or(undated_end.and(modified.value));
     let key = RunKey::new(id.as_deref(), start.value, reported_end);
     let start_or_modified = start.valid.or(modified.valid.filter(|_| !has_times));

@@ -56,7 +56,7 @@ pub(super) struct Product {
     /// Whether the row is carried over from an earlier response because the latest response had invalid rows.
     #[serde(default)]
     held: bool,
-    /// Distinguishes the subscription from others for the same service; empty if the service has only one subscription.
+    /// Label that distinguishes the subscription from others for the same service; empty if there are no others.
     license: String,
     /// Number among the subscriptions with the same digest, starting at 1; 0 if not yet assigned.
     #[serde(rename = "place", default)]

@@ -96,7 +96,7 @@ pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
 pub(super) struct Rules {
     /// Whether an error means that the part lacks the service.
     pub(super) is_denial: fn(&Error) -> bool,
-    /// Converts the last part's error to the poll's error, if all parts lack the service.
+    /// Converts a denial to the error that the poll returns if all parts lack the service.
     pub(super) all_denied: fn(Error) -> Error,
     /// Whether an empty response counts as a record.
     pub(super) keeps_empty: bool,

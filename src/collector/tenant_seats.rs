@@ -48,8 +48,8 @@ pub(super) struct CustomerSeats {
     /// Types without a tenant, each with the time of the empty response or the denial.
     #[serde(rename = "empty")]
     empty_since: BTreeMap<u16, Timestamp>,
-    /// Types whose last known seats are served although the response was empty or a denial, each with the time of the
-    /// first such response.
+    /// Types for which the API returned no tenants or denied access, but whose last known seats are still served. Each
+    /// has the time of the first such response.
     #[serde(rename = "held", default)]
     last_known_since: BTreeMap<u16, Timestamp>,
 }

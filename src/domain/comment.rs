@@ -132,8 +132,8 @@ fn is_apostrophe(mark: char) -> bool {
     matches!(mark, '\'' | '’' | '‘' | '‛' | '＇' | '´')
 }
 
-/// Returns whether a quotation mark between these characters begins a quote. If in doubt, returns false, so that more
-/// is masked.
+/// Returns whether a quotation mark between these characters begins a quote. Returns false in ambiguous cases, so
+/// that more text is masked.
 fn begins_quote(mark: char, before: Option<char>, next: Option<char>) -> bool {
     let is_start = before.is_none_or(|before| before.is_whitespace() || "([{<:=,;".contains(before));
     let is_word = next.is_some_and(|next| next.is_alphanumeric() || "/\\([{<_#$@~".contains(next));
@@ -252,7 +252,7 @@ fn mask_clause(words: &[&str]) -> Vec<String> {
     masked
 }
 
-/// Replaces the capitalized words before an address in brackets, because they are its owner's name.
+/// Replaces the capitalized words before an address in brackets, because they are the name of the address's owner.
 fn mask_display_names<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let is_name = |word: &str| {
         let first = word.chars().find(|character| character.is_alphabetic());

@@ -137,9 +137,9 @@ impl History {
         }
     }
 
-    /// Returns the key of a failure that has neither an id nor times, and is the only row in the list. The failure
-    /// counts as new if a restore point has been created since the last such failure, and if that failure was not in
-    /// the previous list.
+    /// Returns the key of a failure that has neither an id nor times and whose row is the only one in the list. The
+    /// failure counts as new if a restore point has been created since the last such failure, and if that failure was
+    /// not in the previous list.
     fn key_of_undated(&self, row: &Run) -> RunKey {
         let undated = self.recent.iter().filter(|run| run.is_undated());
         let Some(known) = undated.max_by_key(|run| run.rank) else {

@@ -40,7 +40,7 @@ impl Gigabyte {
     }
 }
 
-/// A size in bytes, for both meanings of a gigabyte. Both are stored, because the setting may change.
+/// A size in bytes, under either meaning of a gigabyte. Both values are stored, because the setting may change.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(from = "SavedSize", into = "SavedSize")]
 pub struct Size {

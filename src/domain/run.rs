@@ -13,7 +13,7 @@ use super::time::Timestamp;
 /// A run, as described by one row of a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Together with the start, identifies the run within its module.
+    /// Key that, together with the start, identifies the run within its module.
     pub key: RunKey,
     /// Id of the run. It is not saved with the run, because the history's trail contains it.
     #[serde(skip)]

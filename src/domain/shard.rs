@@ -23,7 +23,7 @@ pub struct Shard {
 }
 
 /// Purpose of a partition. Partitions for different purposes are independent, so that one exporter's customers can
-/// in turn be divided evenly between scrapes.
+/// in turn be divided evenly among scrapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Selects the exporter that polls a customer.

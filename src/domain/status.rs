@@ -60,7 +60,7 @@ pub fn customer_status(text: &str) -> Option<CustomerStatus> {
 }
 
 labelled! {
-    /// How a scan profile finds objects.
+    /// Mode in which a scan profile finds objects.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
     pub enum ScanMode, label {
         /// Number 0.
@@ -83,7 +83,7 @@ pub fn scan_mode(text: &str) -> Option<ScanMode> {
 }
 
 labelled! {
-    /// Who manages a customer.
+    /// The party that manages a customer.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
     pub enum ManagementMode, label {
         /// Number 0.

@@ -44,7 +44,8 @@ const REFRESH_SECONDS: u32 = 60;
 /// Text that the script shows when the exporter is not responding.
 const CONNECTION_LOST: &str = "The exporter is not responding. This page shows the last data received.";
 
-/// Content security policy. It allows the page's style and script by their hashes, and requests to the exporter.
+/// Content security policy. It allows requests to the exporter, and the page's own style and script, which it
+/// identifies by their hashes.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; form-action 'self'; \
@@ -85,7 +86,7 @@ impl IntoResponse for Page {
     }
 }
 
-/// Lays out a page. `root` is its link to the front page. A live page refreshes automatically.
+/// Lays out a page. `root` is the page's link to the front page. A live page refreshes automatically.
 fn layout(site: &super::Site, title: &str, root: &str, is_live: bool, content: &Markup, foot: &Markup) -> Page {
     let markup = html! {
         (DOCTYPE)

@@ -12,8 +12,8 @@ use crate::api::{Endpoint, Error};
 use crate::collector::{CollectorId, Customer, PollOutput, RecordSource as _, Target, ids};
 use crate::domain::{CustomerId, Purpose};
 
-/// Minimum time between two polls of the customer list if the second is brought forward, as a multiple of the duration
-/// of such a poll. Without this pause, customers whose requests always fail could cause the list to be fetched
+/// Minimum time between two polls of the customer list if the second poll is brought forward, as a multiple of the time
+/// that a poll takes. Without this pause, customers whose requests always fail could cause the list to be fetched
 /// continuously.
 const VERIFICATION_PAUSE: u32 = 10;
 
@@ -24,7 +24,7 @@ pub(super) struct CustomerListState {
     pub(super) is_available: Option<bool>,
     /// Customers that have been logged because they have no organization name.
     nameless: BTreeSet<CustomerId>,
-    /// Customers for which the list has been brought forward.
+    /// Customers for which a poll of the list has been brought forward.
     verified: BTreeSet<CustomerId>,
 }
 
@@ -41,7 +41,7 @@ impl CustomerListState {
         }
     }
 
-    /// Allows the list to be brought forward for the customer again.
+    /// Allows a poll of the list to be brought forward for the customer again.
     pub(super) fn end_verification(&mut self, target: &Target) {
         if let Target::Customer(id) = target {
             self.verified.remove(id);
@@ -152,7 +152,7 @@ impl Scheduler {
         }
     }
 
-    /// Counts a failure for each customer that is configured by id, but missing from a complete list.
+    /// Counts a failure for each customer that is configured by id but missing from a complete list.
     fn count_missing_customers(&mut self, listed: &BTreeMap<CustomerId, Arc<str>>) {
         for id in &self.config.customer_ids {
             if listed

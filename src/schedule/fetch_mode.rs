@@ -8,8 +8,8 @@ use crate::api::Generation;
 use crate::collector::{CollectorId, Target, TargetKind};
 
 /// Number of intervals after which a forbidden bulk list is requested again. Without this retry, a temporary denial
-/// would lead to polls per customer until the next restart. If the registration may see only some customers, the list
-/// stays forbidden, and the retry costs one extra poll every ten intervals.
+/// would leave the collector polling per customer until the next restart. If the registration may see only some
+/// customers, the list stays forbidden, and the retry costs one extra poll every ten intervals.
 const BULK_RETRY_INTERVALS: u32 = 10;
 
 /// How a collector with a bulk list fetches its data.

@@ -26,7 +26,7 @@ const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 const REMOVED_AFTER: u32 = 2;
 
 /// Minimum delay before the second poll, as a fraction of the interval. All first polls are immediate. Second polls are
-/// spread over the rest of the interval, so that later cycles spread the load evenly.
+/// spread over the rest of the interval, so that the load is even in later cycles.
 const MIN_SECOND_DELAY: f64 = 0.1;
 
 /// Classified result of a poll.

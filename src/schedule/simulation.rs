@@ -267,7 +267,7 @@ fn polls_stay_within_two_intervals_at_a_low_rate() {
 
 #[test]
 fn optional_collectors_do_not_delay_a_failed_backup() {
-    // In turn, the rate is sufficient, nearly too low, slightly too low, and far too low.
+    // For these numbers of customers, the rate is sufficient, nearly too low, slightly too low, and far too low.
     for customers in [300, 900, 1200, 5000] {
         let outcome_of = |optional| run_with(optional, Order::ByUrgency, customers, 5.0, 8 * HOUR);
         let (without, with) = (outcome_of(Optional::Off), outcome_of(Optional::On));

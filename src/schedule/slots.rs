@@ -16,8 +16,8 @@ use crate::collector::{CollectorId, PerCollector, Target, ids};
 /// Each kind leaves one in this many slots free, and at least one if there are two or more slots.
 const SPARE_PART: usize = 4;
 
-/// Maximum number of slots that a kind must leave free. The first polls of a few kinds need no more. With many slots,
-/// leaving a quarter free would prolong the cycle of a large fleet by a third.
+/// Maximum number of slots that a kind must leave free. This is enough for the first polls of the few other kinds. With
+/// many slots, leaving a quarter free would prolong the cycle of a large fleet by a third.
 const MAX_SPARE: usize = 4;
 
 /// All optional collectors together may use one in this many slots, but always at least one.

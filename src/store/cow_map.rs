@@ -122,7 +122,7 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         self.0.clear();
     }
 
-    /// Returns the index of the block that contains a key, or in which it would be inserted.
+    /// Returns the index of the block that contains a key, or into which the key would be inserted.
     fn block_of(&self, key: &K) -> usize {
         let starts_before = |block: &Arc<Vec<(K, V)>>| block.first().is_some_and(|(first, _)| first <= key);
         self.0.partition_point(starts_before).saturating_sub(1)

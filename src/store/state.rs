@@ -23,7 +23,7 @@ use crate::domain::{CustomerFilter, CustomerId, Timestamp};
 use crate::lock::lock;
 use crate::text_file::BYTE_ORDER_MARK;
 
-/// Version of the format. A file with a higher version is not restored, but set aside.
+/// Version of the format. A file with a higher version is set aside and not restored.
 const FORMAT: u32 = 1;
 
 /// Maximum length of a line. A line contains at most the record of one customer.

@@ -189,7 +189,7 @@ fn series_count_is_exact_after_any_commits() {
 
 #[test]
 fn series_limit_rejects_growth_and_keeps_existing_data() {
-    // Ten series of records, and two of freshness for each of two customers.
+    // Ten record series, plus two freshness series for each of two customers.
     let store = store(Some(14));
     store.reconcile(&listed(0..3), true).1.unwrap();
     commit(&store, 0, 6, true, 0).unwrap();

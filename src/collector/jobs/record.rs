@@ -30,8 +30,8 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the module is in the latest list, or carried over from an earlier list. An unlisted module is stored but
-    /// not rendered. If the module is listed again, no run is counted twice, and no restore point is lost.
+    /// Whether the module is in the latest list, rather than carried over from an earlier list. An unlisted module is
+    /// stored but not rendered. If the module is listed again, no run is counted twice, and no restore point is lost.
     listed: bool,
     /// Whether the module is carried over from an earlier list because the latest list had invalid rows.
     #[serde(default)]

@@ -230,7 +230,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     .experimental()],
 };
 
-/// Returns the labels of a count; `name` is the name of the last one.
+/// Returns the labels of a count; `name` is the name of the last label.
 const fn count_labels(name: &'static str) -> [Label<LabelledCount>; 4] {
     [
         service(|count| Some(&count.module.service)),

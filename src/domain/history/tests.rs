@@ -332,7 +332,7 @@ fn failure_dated_by_a_fast_clock_ends_with_a_restore_point() {
     assert_eq!(history.consecutive_failures(), 1);
     history.update(vec![run("a", Finished, 25, Some(26))]);
     assert_eq!(history.consecutive_failures(), 0);
-    // A clock that is temporarily behind does not move a failure to before the restore point.
+    // Even if the clock is temporarily behind, a failure must not move to a time before the restore point.
     history.update(vec![undated_failure(48)]);
     history.clamp(at(0).unwrap());
     assert_eq!(history.consecutive_failures(), 1);

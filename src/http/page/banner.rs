@@ -10,7 +10,7 @@ use crate::domain::Timestamp;
 use crate::status::{CollectorSummary, Summary};
 use crate::store::State;
 
-/// How long before a credential's expiry the banner starts to warn. Renewing a credential may require approval.
+/// Time before a credential's expiry at which the banner starts to warn. Renewing a credential may require approval.
 const CREDENTIAL_WARNING: Duration = Duration::from_secs(21 * 24 * 3600);
 
 /// The contents of the banner.

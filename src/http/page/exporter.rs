@@ -125,7 +125,7 @@ fn collectors(summary: &Summary) -> Markup {
 }
 
 /// Returns the heading of a column that counts customers in a state. The column for failures counts polls instead,
-/// because polls fail, not customers.
+/// because it is polls that fail, not customers.
 fn state_heading(state: State) -> String {
     match state {
         State::Failed => "Failed polls".to_owned(),

@@ -13,7 +13,7 @@ impl Customer {
         ids.collect()
     }
 
-    /// Saves and restores the record, like a restart with a state file.
+    /// Saves and restores the record, as a restart with a state file does.
     fn restarted(self) -> Self {
         let saved = serde_json::to_string(self.record.as_ref().unwrap()).unwrap();
         Self {
