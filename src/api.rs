@@ -121,7 +121,7 @@ impl std::fmt::Display for Endpoint {
 }
 
 /// Maximum number of times that a list is fetched if rows are missing or repeated. Rows can be added or removed between
-/// the requests for two pages, but this rarely happens twice in a row.
+/// the requests for two pages, but this rarely happens in two consecutive fetches.
 const LIST_ATTEMPTS: usize = 2;
 
 /// Reports the number of rows in a list to the observer, and returns the rows. `request_id` is the id of the latest
@@ -194,7 +194,7 @@ pub const REASONS: &[&str] = &[
     "unavailable",
 ];
 
-/// Reason why a request returned no complete response.
+/// Reason why a request did not return a complete response.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no token for the request.
@@ -246,7 +246,7 @@ pub enum Error {
     #[error("incomplete list: {0}")]
     Incomplete(&'static str),
     /// A link in the response is invalid, contains credentials, or points to another scheme, host or port.
-    #[error("the link to the next page does not point to the API; not followed")]
+    #[error("the link to the next page does not point to the API, so it is not followed")]
     ForeignLink,
     /// An id in the response cannot be used in a URL path.
     #[error("the response contains an id that is not valid in a URL path")]

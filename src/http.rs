@@ -264,7 +264,7 @@ async fn ready(State(site): State<Arc<Site>>) -> (StatusCode, &'static str) {
 
 async fn reload(State(site): State<Arc<Site>>, caller: Option<Extension<Caller>>, headers: HeaderMap) -> Response {
     let Some(reload) = &site.reload else {
-        let message = "Lifecycle API is not enabled; start with --web.enable-lifecycle, or send SIGHUP.\n";
+        let message = "Lifecycle API is not enabled; start the exporter with --web.enable-lifecycle, or send SIGHUP.\n";
         return (StatusCode::FORBIDDEN, message).into_response();
     };
     if let Err(rejection) = caller::may_change_state(caller.map(|Extension(caller)| caller), &headers) {

@@ -20,7 +20,7 @@ use shards::ShardCache;
 
 pub use filter::{Part, ScrapeFilter};
 
-/// Values about the exporter, read at scrape time.
+/// Values that describe the exporter, read at scrape time.
 struct Readings {
     runtime: RuntimeStatus,
     series: usize,
@@ -85,7 +85,7 @@ const EXPORTER: Shape<Readings> = Shape {
     ],
 };
 
-/// Values about a collector, read at scrape time.
+/// Values that describe a collector, read at scrape time.
 struct CollectorReadings {
     overview: Overview,
     lag: Duration,

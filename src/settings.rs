@@ -1,4 +1,4 @@
-//! Parses settings in two steps: YAML files into values with line numbers, and these values into types.
+//! Parses settings in two steps: first YAML files into values with line numbers, and then these values into types.
 //!
 //! [`parse`] converts text to a tree of values, and [`Field`] parses each value. Every [`Error`] about a value contains
 //! its location, its key, the problem and the expected value. The location of a value is its `origin`:

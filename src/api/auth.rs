@@ -32,7 +32,7 @@ const MAX_RESPONSE_BYTES: usize = 256 << 10;
 const RENEWAL_FRACTION: f64 = 0.8;
 
 /// Minimum time between a token's renewal and its expiry, except for tokens with a short lifetime. It is long enough
-/// for two requests that each time out with the default timeout.
+/// for two requests to time out one after the other with the default timeout.
 const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 
 /// A token that expires within this time is not sent, because it could expire before the request arrives.
@@ -83,7 +83,7 @@ struct Token {
 }
 
 /// A reading of the monotonic clock and of the wall clock. The monotonic clock stops while the machine is suspended,
-/// and the wall clock can be set back. The age is therefore the longer of the two elapsed times.
+/// and the wall clock can be set back. The age of a reading is therefore the longer of the two elapsed times.
 #[derive(Clone, Copy)]
 struct ClockReading {
     monotonic: Instant,

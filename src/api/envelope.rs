@@ -54,10 +54,11 @@ const MAX_TOKEN_BYTES: usize = 4 << 10;
 const COUNTS: [&str; 3] = ["@odata.count", "odata.count", "count"];
 
 impl<'a> Envelope<'a> {
-    /// Parses an object whose rows are in the member `list`.
+    /// Parses an object. `list` is the name of the member that contains the rows.
     ///
     /// # Errors
-    /// Returns an error if the body is not such an object, contains invalid paging details, or reports a failure.
+    /// Returns an error if the body is not an object with this member, contains invalid paging details, or reports a
+    /// failure.
     pub(super) fn read(body: &'a [u8], list: &'static str) -> Result<Self, Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let read = EnvelopeVisitor { list }.deserialize(&mut deserializer);

@@ -1,4 +1,5 @@
-//! HTTP code shared by the token endpoint and the API: client construction, body reading and error classification.
+//! HTTP client code shared by token requests and API requests: client construction, body reading and error
+//! classification.
 
 use rustls::pki_types::CertificateDer;
 use std::error::Error as StdError;
@@ -105,7 +106,7 @@ pub(super) async fn read_body(mut response: Response, cap: usize, timeout: Durat
 /// contain the proxy password.
 pub(super) fn classify(error: reqwest::Error, timeout: Duration) -> Error {
     let error = error.without_url();
-    // A connection has a timeout of its own, which is usually shorter.
+    // Connecting has a separate timeout, which is usually shorter.
     if error.is_timeout() && !error.is_connect() {
         return Error::Timeout(timeout);
     }
@@ -154,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn connection_timeout_is_a_connection_error() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // While its queue of connections is full, a listener does not respond to further ones.
+        // A listener does not respond to further connections while its queue of pending connections is full.
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let listener = socket.listen(1).unwrap();

@@ -22,7 +22,7 @@ pub struct ProbeResult {
     pub status: u16,
     /// Duration of the request, including connection setup.
     pub took: Duration,
-    /// Seconds by which the host's clock is ahead, if the response contains a date.
+    /// Seconds by which the host's clock is ahead of this machine's, if the response contains a date.
     pub skew: Option<i64>,
     /// Expiry of the host's certificate, in seconds since the epoch, if the host has one.
     pub certificate_expiry: Option<i64>,

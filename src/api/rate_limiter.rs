@@ -50,14 +50,14 @@ const BURST_SECONDS: f64 = 0.1;
 /// Tolerance for waits that are rounded to whole nanoseconds. With it, a request is always admitted after its wait.
 const TOKEN_TOLERANCE: f64 = 1e-6;
 
-/// Minimum time without a response that counts as an outage of the host.
+/// An outage of the host is assumed only if the host has not responded for at least this long.
 const MIN_OUTAGE: Duration = breaker::INITIAL_OPEN_TIME;
 
 /// Retry budget added per attempt. Retries are attempts as well, so one eleventh per attempt limits retries to one
 /// tenth of the first attempts.
 const RETRY_BUDGET_PER_REQUEST: f64 = 1.0 / 11.0;
 
-/// Maximum and initial retry budget: enough for one or two requests of each collector after a reset connection.
+/// Maximum and initial retry budget: enough for each collector to retry one or two requests after a connection reset.
 const MAX_RETRY_BUDGET: f64 = 10.0;
 
 /// Maximum delay of the first retry. It doubles with each further retry.
@@ -210,15 +210,16 @@ impl RateLimiter {
     /// success.
     pub fn succeeded(&mut self, now: Duration, resource: Resource) {
         self.handle_response(now, resource);
-        // A response during a pause belongs to a request that was sent before it, and says nothing about the new rate.
+        // A response during a pause belongs to a request that was sent before the pause, and says nothing about the new
+        // rate.
         if now >= self.paused_until {
             self.throttles = 0;
             self.rate.increase(now);
         }
     }
 
-    /// Reports that the host throttled a request. `retry_after` is the response's header, parsed by the function
-    /// [`retry_after`].
+    /// Reports that the host throttled a request. `retry_after` is the value of the `Retry-After` header, parsed
+    /// by the function [`retry_after`].
     pub fn throttled(&mut self, now: Duration, resource: Resource, retry_after: Option<Duration>) {
         self.refill(now);
         self.handle_response(now, resource);

@@ -1,4 +1,4 @@
-//! The id by which the vendor's support identifies a request.
+//! The id by which the vendor's support team identifies a request.
 
 use std::fmt;
 

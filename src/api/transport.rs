@@ -16,7 +16,7 @@ use super::{Endpoint, Error, Observer, RequestId};
 use crate::lock::lock;
 use crate::secret::Secret;
 
-/// Maximum size of a body after decompression. A list of ten thousand customers' subscriptions takes about half of it
+/// Maximum size of a body after decompression. The subscriptions of ten thousand customers take about half of this size
 /// (35 MB).
 pub const MAX_BODY_BYTES: usize = 64 << 20;
 
@@ -76,7 +76,7 @@ pub enum ResponseBody {
     Content(Vec<u8>),
 }
 
-/// Function that responds to requests instead of the network.
+/// Function that responds to requests in place of the network.
 pub type Responder = dyn Fn(&Call) -> Result<ResponseBody, Error> + Send + Sync;
 
 /// Transport shared by all requests.

@@ -112,8 +112,8 @@ impl Client {
         for _ in 0..LIST_ATTEMPTS {
             let fetched = self.fetch_pages(endpoint, scope, path, &hashes, request_id).await?;
             let matches_total = fetched.min_total.is_none_or(|count| count <= fetched.rows.len());
-            // Rows that move to a later page between two requests are fetched twice, and others may be missed. If the
-            // same rows are repeated both times, the list itself contains them twice.
+            // Rows that move to a later page between two requests are fetched twice, and others may be missed. If both
+            // fetches of the list repeat the same rows, the list itself contains them twice.
             if matches_total && (fetched.repeated.is_empty() || before.as_ref() == Some(&fetched.repeated)) {
                 return Ok(fetched.rows.into_vec());
             }

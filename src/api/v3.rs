@@ -118,11 +118,12 @@ impl Client {
                 }
                 fetched => fetched?,
             };
-            // Rows that move to a later page between two requests are fetched twice, and others may be missed. If the
-            // same rows are repeated both times, the list itself contains them twice.
+            // Rows that move to a later page between two requests are fetched twice, and others may be missed. If both
+            // fetches of the list repeat the same rows, the list itself contains them twice.
             let matches_total = fetched.total.is_none_or(|total| total == fetched.row_count);
             let is_confirmed = matches_total && before.as_ref() == Some(fetched.identities(list));
-            // If there is a total, rows that may have moved by one position both times are not duplicates.
+            // If there is a total, repeated rows do not count as duplicates if they may have moved by one position in
+            // both fetches.
             let may_have_moved = fetched.overlaps && list.key.is_some() && fetched.total.is_some();
             let has_duplicate_rows = is_confirmed && !may_have_moved;
             let has_all_rows = match fetched.total {

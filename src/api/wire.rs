@@ -129,7 +129,7 @@ impl<'a> Row<'a> {
         self.parse(names, domain::size)
     }
 
-    /// Parses a used and a purchased capacity, in bytes.
+    /// Parses the used and purchased capacity, in bytes.
     pub fn capacity(&self, names: Names) -> Option<Capacity> {
         self.parse(names, domain::capacity)
     }

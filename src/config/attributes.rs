@@ -17,7 +17,8 @@ const MAX_ROWS: usize = 100_000;
 /// plain names need no such limit, because they are looked up in a map.
 const MAX_GLOBS: usize = 1_000;
 
-/// Maximum length of a value, in characters. Each value becomes a label of every alert about its customers.
+/// Maximum length of a value, in characters. Each value becomes a label of every alert about the customers that
+/// have it.
 const MAX_VALUE_CHARS: usize = 100;
 
 /// Maximum number of invalid rows in an error message. Further rows usually have the same problem.

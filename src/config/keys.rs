@@ -20,8 +20,7 @@ pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 /// Maximum interval: 30 days.
 pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Maximum concurrency. Common limits on open files allow this many connections in addition to the connections of
-/// scrapes.
+/// Maximum concurrency. Common limits on open files allow this many connections in addition to those that scrapes use.
 pub(super) const MAX_CONCURRENCY: usize = 256;
 
 /// A configuration key.

@@ -90,7 +90,8 @@ pub(super) fn plain(mut frames: Frames, pool: BufferPool) -> Body {
     Body::from_stream(with_yields(frames).map(Ok::<_, Infallible>))
 }
 
-/// Returns the items of an iterator as a stream that yields to other tasks before every [`FRAMES_PER_YIELD`] items.
+/// Returns the items of an iterator as a stream that yields to other tasks before each group of [`FRAMES_PER_YIELD`]
+/// items.
 fn with_yields<I: Iterator>(items: I) -> impl Stream<Item = I::Item> {
     stream::unfold((items, 0), async |(mut items, count)| {
         if count % FRAMES_PER_YIELD == 0 {

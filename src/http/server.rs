@@ -33,7 +33,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 512;
 
 /// Maximum time for which a client may stop reading its response. During this time, the client occupies one of
-/// [`MAX_CONNECTIONS`]. Slow clients that read continuously are not affected.
+/// the [`MAX_CONNECTIONS`] slots. Slow clients that read continuously are not affected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time limit for unfinished responses at shutdown.

@@ -101,7 +101,7 @@ impl<'a> DocumentReader<'a> {
             .map_err(|error| self.error(error.marker(), format!("is not YAML ({})", error.info())))
     }
 
-    /// Parses the value that starts with an event. Returns it with the number of levels below it.
+    /// Parses the value that starts with this event. Returns the value and the number of levels below it.
     fn value(&mut self, event: Event, mark: &Marker, line: usize, depth: usize) -> Result<(Value, usize), Error> {
         let before = self.size;
         let (kind, height, anchor) = match event {

@@ -20,8 +20,8 @@ const MAX_SHOWN_CHARS: usize = 80;
 /// Minimum duration for any key. An interval of zero would cause polls without a pause.
 pub(crate) const MIN_DURATION: Duration = Duration::from_secs(1);
 
-/// Maximum duration for any key: 100 years of 365.25 days. Much longer durations would overflow when they are
-/// subtracted from a time.
+/// Maximum duration for any key: 100 years of 365.25 days. Subtracting a much longer duration from a time
+/// would overflow.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(100 * 31_557_600);
 
 /// A value that has not been parsed yet.

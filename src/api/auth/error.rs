@@ -41,7 +41,7 @@ pub enum Error {
     InvalidClient {
         /// The error code in the response.
         code: String,
-        /// Seconds by which the server's clock is ahead, if the response contains a date.
+        /// Seconds by which the server's clock is ahead of this machine's, if the response contains a date.
         skew: Option<i64>,
     },
     /// The secret or the certificate cannot be used.
@@ -50,7 +50,7 @@ pub enum Error {
     /// The token endpoint is unreachable.
     #[error("cannot reach the token endpoint")]
     Unreachable(#[source] Box<crate::api::Error>),
-    /// The token endpoint throttled the request; contains the requested pause, if any.
+    /// The token endpoint throttled the request. The value is the requested pause, if any.
     #[error("the token endpoint throttled the request")]
     Throttled(Option<Duration>),
     /// The token endpoint returned an error status unrelated to the credential.

@@ -1,6 +1,6 @@
 //! Decrypts a PKCS#8 `ENCRYPTED PRIVATE KEY`.
 //!
-//! The PFX parser supports every cipher commonly used for such keys, but only decrypts keys inside an archive. The key
+//! The PFX parser supports every cipher commonly used for such keys, but decrypts only keys inside an archive. The key
 //! is therefore wrapped in an archive (RFC 7292, section 4) that contains nothing else.
 
 use p12_keystore::{Pkcs12Archive, PrivateKey, error::Error};

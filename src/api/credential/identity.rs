@@ -205,8 +205,8 @@ impl<'a> Leaf<'a> {
         }
     }
 
-    /// Returns whether the certificate belongs to this key. Compares both keys in DER, as an `RSAPublicKey`, which has
-    /// only one encoding for each key.
+    /// Returns whether the certificate belongs to this key. Compares the two public keys as DER-encoded
+    /// `RSAPublicKey` structures, because each key has exactly one such encoding.
     fn matches_key(&self, key: &KeyPair) -> bool {
         self.public_key == key.public().as_ref()
     }

@@ -30,7 +30,7 @@ pub(super) struct Rate {
     reduced: f64,
     /// Rate at which the host last throttled a request. The curve is flat near this rate.
     limit: f64,
-    /// Time of full use that successful requests have accounted for since the last decrease, in seconds.
+    /// Time at full use since the last decrease, in seconds, as credited by successful requests.
     recovered_for: f64,
     credited_at: Duration,
 }

@@ -315,8 +315,8 @@ impl Law for Aimd {
 }
 
 /// Sends requests for up to two hours, at the rate that a law sets. The host lifts its limit after the first hour.
-/// Returns the fraction of the limit that was used in the first hour. Also returns the time after that hour until the
-/// rate exceeds 45, which is close to its ceiling of 50.
+/// Returns the fraction of the limit that was used in the first hour, and how long the rate then takes to exceed 45,
+/// which is close to its ceiling of 50.
 fn follow(law: &mut dyn Law, pause: Duration) -> (f64, Duration) {
     let mut host = Host::limited(10.0, 10.0, None);
     host.limit_ends_at = HOUR;

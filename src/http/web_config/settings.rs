@@ -327,8 +327,8 @@ fn cipher_suites(field: &Field<'_>) -> Result<Vec<SupportedCipherSuite>, Error> 
     let known: Vec<(String, SupportedCipherSuite)> = ring::ALL_CIPHER_SUITES
         .iter()
         .filter_map(|suite| {
-            // In rustls, the names of TLS 1.3 suites have a different prefix from those in the toolkit and the IANA
-            // registry.
+            // In rustls, the names of TLS 1.3 suites have a prefix that differs from the one in the toolkit and the
+            // IANA registry.
             let name = suite.suite().as_str()?.replace("TLS13_", "TLS_");
             Some((name, *suite))
         })
