@@ -172,8 +172,8 @@ fn failure_reasons_are_explained() {
     assert_eq!(explained, reasons);
 }
 
-/// Returns the dotted paths of the keys in a YAML file. A key may be commented out with one `#`; comments start with
-/// two.
+/// Returns the dotted paths of the keys in a YAML file. A key may be commented out with one `#` in the first column.
+/// Comments start with `##` or are indented.
 fn commented_keys(yaml: &str) -> BTreeSet<String> {
     let mut sections: Vec<(usize, String)> = Vec::new();
     let mut keys = BTreeSet::new();

@@ -327,7 +327,7 @@ async fn customers_with_path_like_ids_have_pages() {
             ));
             browser.wait_until("location.pathname.includes('/customers/')");
             assert_eq!(browser.text("main h2"), name);
-            // Pausing and resuming do not leave the page.
+            // Pausing and resuming do not navigate to another page.
             for word in ["pause", "resume"] {
                 browser.eval(&format!(
                     "[...document.querySelectorAll('footer a')].find((link) => link.innerText === '{word}').click()"
@@ -378,7 +378,7 @@ async fn customers_are_searched_filtered_and_paged() {
         browser.go(&format!("{}?q=nobody&page=7", exporter.base));
         assert!(browser.text("#customers").contains("No customers match."));
 
-        // The worst customers come first, and a filter selects as many customers as its tab counts.
+        // The worst customers come first, and each filter selects the number of customers that its tab displays.
         browser.go(&exporter.base);
         let ranks = browser.eval(
             "[...document.querySelectorAll('.customers .chips > :first-child')].map((chip) => \

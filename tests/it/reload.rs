@@ -424,7 +424,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
     let first = ConfigText::first();
     let exporter = ReloadableExporter::start(&first).await;
     let (program, handle) = (&exporter.program, &exporter.partner.handle);
-    // Names will be in single quotes, so quotes in them are doubled.
+    // The configuration contains the names in single quotes, so quotes within names are doubled.
     let customers: Vec<(String, String)> = handle.with_world(|world| {
         let customers = world.customers.iter();
         customers

@@ -385,7 +385,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let down = down.with_value(licence, 9e6);
     let failed = r#"customer_module:elements_job_objects:max_failed{job="e",customer_id="b",service="Microsoft 365",module="OneDrive"}"#;
     let down = down.with_value(failed, 5.0);
-    // The recorded series of a sign of attack continues after the sign has expired.
+    // The recorded series of a ransomware sign continues after the exporter's value has expired.
     let attack = r#"tenant:elements_tenant_ransomware_objects:sum{job="e",customer_id="b",tenant_id="t",sign="potential_attack"}"#;
     let stale = stale.with_value(attack, 2.0);
     // A customer pays for Microsoft 365 backups, and its protected objects were polled this many seconds ago.

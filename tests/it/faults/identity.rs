@@ -34,7 +34,7 @@ fn unix_now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
-/// Expected failure of the customer list without a token.
+/// Expected failure of a poll of the customer list without a token.
 const NO_TOKEN: ExpectedFailure<'_> = ExpectedFailure {
     collector: "customers",
     id: "",

@@ -66,7 +66,8 @@ async fn switchable(list: List, on: &Arc<AtomicBool>) -> ScriptedServer {
 
 const V1: (&str, &str) = ("ELEMENTS_API__VERSION", "v1");
 
-/// Waits until the customer list fails for `reason`. Checks that the exposition about customers has not changed.
+/// Waits until a poll of the customer list fails for `reason`. Checks that the samples about customers have not
+/// changed.
 async fn wait_for_rejection(program: &Program, before: &str, reason: &str) -> String {
     let (counter, success) = (errors("customers", reason), success("customers", ""));
     // The error is counted before the store records the failure, and a scrape may occur in between.

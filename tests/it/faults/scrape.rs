@@ -201,7 +201,7 @@ async fn slow_scrapers_cause_no_api_requests_or_delays() {
         // New series of request counters may appear in the meantime, but no sample may disappear.
         assert!(samples(text) >= expected, "incomplete response");
     }
-    // If a response completes while all these connections are open, it did not wait for them.
+    // A response that completes while all these connections are open has not waited for them.
     let is_open = |stream: &TcpStream| {
         let read = stream.try_read(&mut [0]);
         read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)

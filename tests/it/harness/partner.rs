@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use elements_exporter::simulator::{Clock, Handle, Settings, Simulator};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A noon in the past, so that no simulated run completes in the future.
+/// Noon on a past day, so that no simulated run completes in the future.
 const NOON: i64 = 1_760_961_600;
 
 /// A simulated partner that runs until it is dropped.
