@@ -263,7 +263,8 @@ async fn sigterm_exits_with_0_and_the_state_is_restored() {
     assert_private(&state);
 
     // While the API is unreachable, restored data keeps its timestamps, and `elements_up` is 0.
-    let program = Program::start("http://127.0.0.1:1", &[], &with_state).await;
+    let expiring = [with_state[0], ("ELEMENTS_COLLECTORS__JOBS__STALE_AFTER", "3s")];
+    let program = Program::start("http://127.0.0.1:1", &[], &expiring).await;
     assert_eq!(program.status("/-/ready").await, 200);
     let text = program.metrics().await;
     assert_eq!(value(&text, "elements_up"), Some(0.0));
