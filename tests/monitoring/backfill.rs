@@ -39,7 +39,7 @@ type Series = BTreeMap<BTreeMap<String, String>, f64>;
 type History = BTreeMap<i64, Series>;
 
 /// Recorded series that must equal the results of the rules. The others are in [`SUMS`] and [`OF_POLLS`].
-const RECORDED: [&str; 22] = [
+const RECORDED: [&str; 23] = [
     "customer:elements_customer_info:max",
     "customer:elements_customer_info:max1h",
     "customer:elements_job_rpo_seconds:min",
@@ -53,6 +53,7 @@ const RECORDED: [&str; 22] = [
     "customer_module:elements_protected_size_bytes:sum1h",
     "fleet:elements_customers:sum",
     "fleet:elements_customers_overdue:sum",
+    "fleet:elements_customers_with_rpo:count",
     "fleet:elements_customers_within_rpo:ratio",
     "license:elements_license_expiration_timestamp_seconds:max1h",
     "license:elements_license_purchased_seats:max1h",
@@ -75,12 +76,16 @@ const SUMS: [&str; 6] = [
 ];
 
 /// Recorded series that depend on the time of the latest poll. This time cannot be inlined into their rules.
-const OF_POLLS: [&str; 5] = [
+const OF_POLLS: [&str; 9] = [
     "customer:elements_jobs_fresh:bool",
     "customer_module:elements_attention:rank",
     "module:elements_customers_overdue:count",
     "fleet:elements_jobs_fresh:count",
     "fleet:elements_jobs_fresh:sum",
+    "customer_module:elements_attention:since_timestamp_seconds",
+    "customer_module:elements_job_last_backup_timestamp_seconds:max_attention",
+    "customer_module:elements_job_rpo_seconds:max_attention",
+    "customer_module:elements_job_consecutive_failures:max_attention",
 ];
 
 /// Checks the values of [`OF_POLLS`] at one time: every customer has just been polled, and exactly the modules that
@@ -112,6 +117,19 @@ fn check_series_of_polls(recorded: &BTreeMap<String, History>, at: i64) {
         reasons,
         BTreeSet::from(["coverage", "licence", "overdue", "running long"])
     );
+    let since = of(OF_POLLS[5]);
+    assert!(since.keys().eq(of(OF_POLLS[1]).keys()));
+    assert!(since.values().all(|since| *since > 0.0 && *since <= at as f64));
+    // The columns of the table have the values that the rules record for all modules.
+    for attention in &OF_POLLS[6..] {
+        let columns = of(attention);
+        let all = of(attention.trim_end_matches("_attention"));
+        assert!(
+            columns.iter().all(|(labels, value)| all.get(labels) == Some(value)),
+            "{attention}"
+        );
+        assert!(worst.iter().all(|labels| columns.contains_key(labels)), "{attention}");
+    }
     let modules: BTreeSet<_> = worst.iter().map(|labels| without(labels, "scope")).collect();
     assert_eq!(of(OF_POLLS[2]).values().sum::<f64>(), modules.len() as f64);
 }

@@ -92,7 +92,12 @@ const RECORDED: &[(&str, Kept)] = &[
     ("customer:elements_job_rpo_seconds:min", TWO_DAYS),
     ("customer:elements_jobs_fresh:bool", MONTH),
     ("customer_module:elements_attention:rank", TWO_DAYS),
+    ("customer_module:elements_attention:since_timestamp_seconds", RECENT),
     ("customer_module:elements_job_consecutive_failures:max", RECENT),
+    (
+        "customer_module:elements_job_consecutive_failures:max_attention",
+        RECENT,
+    ),
     ("customer_module:elements_job_last_backup_age_seconds:max1h", REPORT),
     (
         "customer_module:elements_job_last_backup_timestamp_seconds:max",
@@ -102,8 +107,13 @@ const RECORDED: &[(&str, Kept)] = &[
         "customer_module:elements_job_last_backup_timestamp_seconds:max1h",
         HALF_DAILY,
     ),
+    (
+        "customer_module:elements_job_last_backup_timestamp_seconds:max_attention",
+        RECENT,
+    ),
     ("customer_module:elements_job_rpo_breached:bool", QUARTER_DAILY),
     ("customer_module:elements_job_rpo_seconds:max", TWO_DAYS),
+    ("customer_module:elements_job_rpo_seconds:max_attention", RECENT),
     ("customer_module:elements_job_rpo_state_seconds:sum1h", REPORT),
     ("customer_module:elements_protected_objects:sum1h", HALF_DAILY),
     ("customer_module:elements_protected_size_bytes:sum", EIGHT_DAYS),
@@ -111,6 +121,7 @@ const RECORDED: &[(&str, Kept)] = &[
     ("customer_module_status:elements_job_runs:increase1h", REPORT),
     ("fleet:elements_customers:sum", MONTH),
     ("fleet:elements_customers_overdue:sum", MONTH),
+    ("fleet:elements_customers_with_rpo:count", RECENT),
     ("fleet:elements_customers_within_rpo:ratio", MONTH),
     ("fleet:elements_jobs_fresh:count", MONTH),
     ("fleet:elements_jobs_fresh:sum", MONTH),
@@ -400,23 +411,25 @@ fn record_sizes(samples: &Samples<'_>, out: &mut Output) {
 /// Records the modules and backup scopes that need attention. Newly disabled modules are omitted, because no customer
 /// of the demo disables a module within the month.
 fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
-    let mut ranks = Groups::new();
+    let (mut ranks, mut since) = (Groups::new(), Groups::new());
     let mut is_worse = std::collections::BTreeSet::new();
     for module in &jobs.modules {
-        let past_rpo = module.past_rpo(jobs.now);
-        let (why, rank) = if module.last_backup == Some(0.0) {
-            ("never backed up", 9.0)
-        } else if let Some(age) = past_rpo {
-            ("overdue", 7.0 + as_number(age > 2.0 * module.rpo))
+        let (why, rank, began) = if module.last_backup == Some(0.0) {
+            ("never backed up", 9.0, None)
+        } else if let Some(age) = module.past_rpo(jobs.now) {
+            let began = jobs.now - age + module.rpo;
+            ("overdue", 7.0 + as_number(age > 2.0 * module.rpo), Some(began))
         } else if module.is_failing_repeatedly() {
-            ("failing", 6.0)
+            ("failing", 6.0, module.last_backup)
         } else if module.is_running_long(jobs.now) {
-            ("running long", 4.0)
+            ("running long", 4.0, module.running_since)
         } else {
             continue;
         };
         is_worse.insert(only(module.labels, CUSTOMER_MODULE));
-        ranks.insert(format!(r#"{},why="{why}""#, module.labels), rank);
+        let labels = format!(r#"{},why="{why}""#, module.labels);
+        since.insert(labels.clone(), began.unwrap_or(jobs.now));
+        ranks.insert(labels, rank);
     }
     let overdue = ranks.iter().filter(|(_, rank)| **rank >= 7.0);
     let overdue = grouped(
@@ -427,6 +440,8 @@ fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output
     let overdue = grouped(series_of(&overdue), MODULE, add);
     let objectives = jobs.modules.iter().map(|module| (module.labels, 1.0));
     let customers = grouped(objectives, CUSTOMER_MODULE, f64::max);
+    let with_rpo = grouped(series_of(&customers), CUSTOMER, f64::max);
+    out.fleet("fleet:elements_customers_with_rpo:count", with_rpo.values().sum());
     let customers = grouped(series_of(&customers), MODULE, add);
     let overdue_or_none = customers
         .keys()
@@ -438,14 +453,42 @@ fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output
     }
     for module in modules_with_low_coverage(samples, jobs) {
         if !is_worse.contains(&module) {
-            ranks.insert(format!(r#"{module},why="coverage""#), 2.0);
+            let labels = format!(r#"{module},why="coverage""#);
+            since.insert(labels.clone(), jobs.now);
+            ranks.insert(labels, 2.0);
         }
     }
     for (customer, left) in ending_licences(samples, jobs.now) {
         let rank = 1.0 + 4.0 * as_number(left < 7.0 * DAY);
-        ranks.insert(format!(r#"{customer},module="Licences",why="licence""#), rank);
+        let labels = format!(r#"{customer},module="Licences",why="licence""#);
+        since.insert(labels.clone(), jobs.now + left - 30.0 * DAY);
+        ranks.insert(labels, rank);
     }
+    let listed = || {
+        let modules = jobs.modules.iter();
+        modules.filter(|module| needs_attention(&ranks, module.labels))
+    };
+    out.series(
+        "customer_module:elements_job_last_backup_timestamp_seconds:max_attention",
+        listed().filter_map(|module| Some((module.labels, module.last_backup?))),
+    );
+    out.series(
+        "customer_module:elements_job_rpo_seconds:max_attention",
+        listed().map(|module| (module.labels, module.rpo)),
+    );
+    out.series(
+        "customer_module:elements_job_consecutive_failures:max_attention",
+        listed().filter_map(|module| Some((module.labels, module.failures?))),
+    );
+    out.groups("customer_module:elements_attention:since_timestamp_seconds", since);
     out.groups("customer_module:elements_attention:rank", ranks);
+}
+
+/// Returns whether a module or backup scope needs attention.
+fn needs_attention(ranks: &Groups, labels: &str) -> bool {
+    let start = format!(r#"{labels},why=""#);
+    let next = ranks.range(start.clone()..).next();
+    next.is_some_and(|(ranked, _)| ranked.starts_with(&start))
 }
 
 /// Returns the backed-up modules that have at least [`MIN_OBJECTS`] objects and a coverage below [`LOW_COVERAGE`].
