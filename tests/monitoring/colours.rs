@@ -656,7 +656,7 @@ fn panels_that_an_outage_empties_say_so() {
 
 /// Returns whether a panel states that it does not follow the variables.
 fn is_exempt_from_variables(panel: &Value) -> bool {
-    text(&panel["description"]).contains("ot filtered by") || text(&panel["title"]).contains("all customers")
+    text(&panel["description"]).contains("Not filtered by") || text(&panel["title"]).contains("all customers")
 }
 
 #[test]

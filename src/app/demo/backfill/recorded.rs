@@ -1,14 +1,14 @@
 //! Results of the recording rules that panels and other rules query over several days. Prometheus does not evaluate
 //! rules for the past, so without these results, such panels would be empty at first.
-//!
-//! This file is long, because the series depend on each other, as the rules do.
 
+mod attention;
 mod report;
 
 use std::collections::BTreeMap;
 
 use super::samples::{Groups, Samples, add, grouped, only, series_of};
 use super::{Kept, RECENT};
+use attention::record_attention;
 use report::Report;
 
 /// Metrics that the rules read.
@@ -63,10 +63,6 @@ const ROUNDING: f64 = 1e6;
 /// Seconds above which a run counts as long, if it has also taken more than six times as long as the previous run.
 const LONG: f64 = 43_200.0;
 const TIMES_LONGER: f64 = 6.0;
-
-/// Coverage below which a module needs attention, if it has at least [`MIN_OBJECTS`] objects.
-const LOW_COVERAGE: f64 = 0.9;
-const MIN_OBJECTS: f64 = 10.0;
 
 const DAY: f64 = 86_400.0;
 
@@ -385,10 +381,12 @@ fn record_customers(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output
     out.fleet("fleet:elements_jobs_fresh:sum", customers);
     out.fleet("fleet:elements_jobs_fresh:count", customers);
     let objectives = jobs.modules.iter().map(|module| (module.labels, module.rpo));
-    out.groups(
-        "customer:elements_job_rpo_seconds:min",
-        grouped(objectives, CUSTOMER, f64::min),
+    let objectives = grouped(objectives, CUSTOMER, f64::min);
+    out.fleet(
+        "fleet:elements_customers_with_rpo:count",
+        objectives.values().map(|_| 1.0).sum(),
     );
+    out.groups("customer:elements_job_rpo_seconds:min", objectives);
     let of_customers = samples
         .series(CUSTOMERS)
         .filter(|(labels, _)| labels.contains(r#"collector="customers""#));
@@ -408,134 +406,11 @@ fn record_sizes(samples: &Samples<'_>, out: &mut Output) {
     );
 }
 
-/// Records the modules and backup scopes that need attention. Newly disabled modules are omitted, because no customer
-/// of the demo disables a module within the month.
-fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
-    let (mut ranks, mut since) = (Groups::new(), Groups::new());
-    let mut is_worse = std::collections::BTreeSet::new();
-    for module in &jobs.modules {
-        let (why, rank, began) = if module.last_backup == Some(0.0) {
-            ("never backed up", 9.0, None)
-        } else if let Some(age) = module.past_rpo(jobs.now) {
-            let began = jobs.now - age + module.rpo;
-            ("overdue", 7.0 + as_number(age > 2.0 * module.rpo), Some(began))
-        } else if module.is_failing_repeatedly() {
-            ("failing", 6.0, module.last_backup)
-        } else if module.is_running_long(jobs.now) {
-            ("running long", 4.0, module.running_since)
-        } else {
-            continue;
-        };
-        is_worse.insert(only(module.labels, CUSTOMER_MODULE));
-        let labels = format!(r#"{},why="{why}""#, module.labels);
-        since.insert(labels.clone(), began.unwrap_or(jobs.now));
-        ranks.insert(labels, rank);
-    }
-    let overdue = ranks.iter().filter(|(_, rank)| **rank >= 7.0);
-    let overdue = grouped(
-        overdue.map(|(labels, _)| (labels.as_str(), 1.0)),
-        CUSTOMER_MODULE,
-        f64::max,
-    );
-    let overdue = grouped(series_of(&overdue), MODULE, add);
-    let objectives = jobs.modules.iter().map(|module| (module.labels, 1.0));
-    let customers = grouped(objectives, CUSTOMER_MODULE, f64::max);
-    let with_rpo = grouped(series_of(&customers), CUSTOMER, f64::max);
-    out.fleet("fleet:elements_customers_with_rpo:count", with_rpo.values().sum());
-    let customers = grouped(series_of(&customers), MODULE, add);
-    let overdue_or_none = customers
-        .keys()
-        .map(|module| (module.clone(), overdue.get(module).copied().unwrap_or_default()));
-    out.groups("module:elements_customers_overdue:count", overdue_or_none.collect());
-    out.groups("module:elements_customers:count", customers);
-    if !out.is_due("customer_module:elements_attention:rank") {
-        return;
-    }
-    for module in modules_with_low_coverage(samples, jobs) {
-        if !is_worse.contains(&module) {
-            let labels = format!(r#"{module},why="coverage""#);
-            since.insert(labels.clone(), jobs.now);
-            ranks.insert(labels, 2.0);
-        }
-    }
-    for (customer, left) in ending_licences(samples, jobs.now) {
-        let rank = 1.0 + 4.0 * as_number(left < 7.0 * DAY);
-        let labels = format!(r#"{customer},module="Licences",why="licence""#);
-        since.insert(labels.clone(), jobs.now + left - 30.0 * DAY);
-        ranks.insert(labels, rank);
-    }
-    let listed = || {
-        let modules = jobs.modules.iter();
-        modules.filter(|module| needs_attention(&ranks, module.labels))
-    };
-    out.series(
-        "customer_module:elements_job_last_backup_timestamp_seconds:max_attention",
-        listed().filter_map(|module| Some((module.labels, module.last_backup?))),
-    );
-    out.series(
-        "customer_module:elements_job_rpo_seconds:max_attention",
-        listed().map(|module| (module.labels, module.rpo)),
-    );
-    out.series(
-        "customer_module:elements_job_consecutive_failures:max_attention",
-        listed().filter_map(|module| Some((module.labels, module.failures?))),
-    );
-    out.groups("customer_module:elements_attention:since_timestamp_seconds", since);
-    out.groups("customer_module:elements_attention:rank", ranks);
-}
-
-/// Returns whether a module or backup scope needs attention.
-fn needs_attention(ranks: &Groups, labels: &str) -> bool {
-    let start = format!(r#"{labels},why=""#);
-    let next = ranks.range(start.clone()..).next();
-    next.is_some_and(|(ranked, _)| ranked.starts_with(&start))
-}
-
-/// Returns the backed-up modules that have at least [`MIN_OBJECTS`] objects and a coverage below [`LOW_COVERAGE`].
-fn modules_with_low_coverage(samples: &Samples<'_>, jobs: &JobState<'_>) -> Vec<String> {
-    let protected = grouped(samples.series(PROTECTED), CUSTOMER_MODULE, add);
-    let scanned = grouped(samples.series(SCANNED), CUSTOMER_MODULE, add);
-    let objectives = jobs.modules.iter().map(|module| (module.labels, 1.0));
-    let objectives = grouped(objectives, CUSTOMER_MODULE, f64::max);
-    let restore_points = grouped(samples.series(LAST_BACKUP), CUSTOMER_MODULE, f64::max);
-    let is_low = |(module, scanned): &(&String, &f64)| {
-        let protected = protected.get(*module).copied();
-        let is_backed_up = restore_points.get(*module).is_some_and(|end| *end > 0.0) || protected > Some(0.0);
-        **scanned >= MIN_OBJECTS
-            && is_backed_up
-            && objectives.contains_key(*module)
-            && protected.is_some_and(|protected| protected / **scanned < LOW_COVERAGE)
-    };
-    scanned
-        .iter()
-        .filter(is_low)
-        .map(|(module, _)| module.clone())
-        .collect()
-}
-
 /// Returns the licences of backup products.
 fn backup_licences(samples: &Samples<'_>) -> Groups {
     let infos = samples.series(LICENSE_INFO);
     let backups = infos.filter(|(labels, _)| labels.contains(r#"backup="true""#));
     grouped(backups, LICENSE, f64::max)
-}
-
-/// Returns, for each customer, the seconds until the first backup licence expires. Considers only licences that have no
-/// replacement, and that expire within the next 30 days or expired within the last 30 days.
-fn ending_licences(samples: &Samples<'_>, now: f64) -> Groups {
-    let backups = backup_licences(samples);
-    let left: Vec<(&str, f64)> = samples
-        .series(EXPIRATION)
-        .map(|(license, expires)| (license, expires - now))
-        .collect();
-    let longest = grouped(left.iter().copied(), &["customer_id", "service"], f64::max);
-    let ending = left.into_iter().filter(|(license, left)| {
-        let replacement = longest.get(&only(license, &["customer_id", "service"])).copied();
-        (-30.0 * DAY..30.0 * DAY).contains(left)
-            && backups.contains_key(&only(license, LICENSE))
-            && replacement <= Some(if *left > 0.0 { 30.0 * DAY } else { 0.0 })
-    });
-    grouped(ending, CUSTOMER, f64::min)
 }
 
 fn as_number(is: bool) -> f64 {
