@@ -133,18 +133,11 @@ async fn endless_list_is_stopped() {
         ("ELEMENTS_API__REQUESTS_PER_SECOND", "1000"),
     ];
     let exporter = Exporter::start(&server.base, &[], &extra_env).await;
-    exporter.wait_until_settled().await;
-    endless.store(true, Ordering::SeqCst);
-    let incomplete = errors("customers", "incomplete");
-    let text = exporter
-        .wait_until("the list is incomplete", |text| value(text, &incomplete) >= Some(1.0))
-        .await;
-    assert_eq!(
-        text.matches("elements_customer_info{").count(),
-        1,
-        "a part of the list was applied"
-    );
-    assert_eq!(number(&text, &success("customers", "")), 0.0);
+    let expected = ExpectedFailure::list("incomplete");
+    assert_poll_fails(&exporter, expected, "an endless list", async || {
+        endless.store(true, Ordering::SeqCst);
+    })
+    .await;
 }
 
 #[tokio::test]
