@@ -19,7 +19,6 @@ mod dashboards;
 mod gates;
 mod history;
 mod labels;
-mod lint;
 mod mutations;
 mod notifications;
 mod pages;
