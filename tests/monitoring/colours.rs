@@ -450,6 +450,8 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     // not green.
     let data = down.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("EXPORTER DOWN", "red"));
+    let api = down.named(FLEET, "Data", "API").await;
+    assert_eq!((api.text.as_str(), api.colour.as_str()), ("unknown", GREY));
     assert_eq!(down.named(FLEET, "Failing 3× or more", "modules").await.text, "1");
     assert_eq!(down.only(JOBS, "Failed objects").await.text, "5");
     assert_eq!(down.only(FLEET, "Never backed up").await.colour, GREY);
