@@ -25,10 +25,10 @@ use crate::service_manager::{notify_ready, notify_stopping};
 use crate::signals::{SignalAction, Signals};
 use crate::simulator::Simulator;
 
-const SUBTITLE: &str = "Backups, restore points, licences and scans of the customers of an AvePoint Elements partner, \
+const SUBTITLE: &str = "Backups, restore points, licences and scans of an AvePoint Elements partner's customers, \
                         for Prometheus.";
 
-/// Runs a command. Returns false if its result is incomplete. A service that is stopped during startup ends
+/// Runs a command. Returns false if the program must exit with code 1, for example because a check failed. A service that is stopped during startup ends
 /// immediately. A reload waits until startup is complete.
 ///
 /// # Errors

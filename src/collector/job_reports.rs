@@ -353,7 +353,7 @@ const SHAPE_OBJECTS: Shape<LabelledCount> = Shape {
     labels: &[SERVICE, MODULE, SCOPE, label("status", |row| Some(&row.label))],
     columns: &[gauge(
         "elements_job_report_objects",
-        "Objects by status in the latest job report; absent if the report lists more than 20,000 objects",
+        "Objects by status in the latest job report; absent if the report lists more than 20,000 objects or has unreadable rows",
         |row| Some(super::float(row.count)),
     )],
 };

@@ -182,7 +182,7 @@ const SHAPE: Shape<SignCount> = Shape {
     ],
     columns: &[gauge(
         "elements_tenant_ransomware_objects",
-        "Objects of the tenant in which signs of ransomware were detected within the last seven days",
+        "Objects with signs of ransomware detected in the tenant within the last seven days",
         |row| Some(super::float(row.count)),
     )],
 };

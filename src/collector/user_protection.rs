@@ -166,7 +166,7 @@ const SHAPE: Shape<StateCount> = Shape {
     ],
     columns: &[gauge(
         "elements_tenant_users",
-        "Users of the tenant by protection state in the module",
+        "Users of the tenant by module and protection state",
         |row| exact(row.users),
     )],
 };

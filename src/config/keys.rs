@@ -250,7 +250,7 @@ const AFTER_COLLECTORS: &[Key] = &[
             "[Office365Backup, PartnerTenantSettingManagement, PartnerWorkspaceOnboarding, PartnerAzureSecurityManagement]",
         ),
         "a list of product names",
-        "Products whose app consent is polled; by default, backup and the products whose settings Elements manages.",
+        "Products whose app consent is polled; by default, the products for backup, settings, workspaces and Azure.",
     ),
     key(
         "collectors.scan_changes.objects",

@@ -1,4 +1,5 @@
-//! Names of services, modules and container object types. All spellings in responses are mapped to one name.
+//! Names of services, modules and container object types. All spellings of a name in responses are mapped
+//! to the vendor's current name.
 
 #[cfg(test)]
 mod tests;

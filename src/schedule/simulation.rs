@@ -59,7 +59,7 @@ impl SimulatedBackups {
 struct Outcome {
     /// Delay between each failure and the `jobs` poll that detected it.
     detection_delays: Vec<Duration>,
-    /// Longest time between two polls of one customer's jobs.
+    /// Longest time between two consecutive polls of one customer's jobs.
     longest_gap: Duration,
     requests: u32,
     requests_of_jobs: u32,
@@ -216,7 +216,7 @@ fn run_with(optional: Optional, order: Order, customers: u32, rate: f64, length:
 fn print(title: &str, outcome: &Outcome) {
     println!(
         "{title:<32} failures {:>4}, visible after {:>6.1} min (median), {:>6.1} min (p99); {} requests, {} of them \
-         for jobs; longest time between two polls of jobs {:.0} min",
+         for jobs; longest time between two consecutive polls of jobs {:.0} min",
         outcome.detection_delays.len(),
         outcome.quantile(0.5).as_secs_f64() / 60.0,
         outcome.quantile(0.99).as_secs_f64() / 60.0,
@@ -267,7 +267,8 @@ fn polls_stay_within_two_intervals_at_a_low_rate() {
 
 #[test]
 fn optional_collectors_do_not_delay_a_failed_backup() {
-    // For these numbers of customers, the rate is sufficient, nearly too low, slightly too low, and far too low.
+    // For these numbers of customers, the rate is sufficient, nearly too low, slightly too low, and far too low,
+    // respectively.
     for customers in [300, 900, 1200, 5000] {
         let outcome_of = |optional| run_with(optional, Order::ByUrgency, customers, 5.0, 8 * HOUR);
         let (without, with) = (outcome_of(Optional::Off), outcome_of(Optional::On));

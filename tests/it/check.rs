@@ -73,7 +73,7 @@ async fn check_reports_hosts_clock_permissions_and_endpoints() {
     let customers = line(&report, "customers  ");
     let words: Vec<&str> = customers.split_whitespace().collect();
     assert_eq!(words[..4], ["customers", "ok", "8", "1"], "{customers}");
-    assert!(report.contains("The intervals fit."), "{report}");
+    assert!(report.contains("The intervals fit the limits."), "{report}");
     assert!(report.contains("everything works; requests: "), "{report}");
     assert!(
         !report.contains('\u{1b}'),
@@ -193,7 +193,7 @@ async fn intervals_that_exceed_the_limits_are_reported() {
     });
     let report = text(&tight);
     assert_eq!(tight.status.code(), Some(1), "{report}");
-    let sentence = line(&report, "The intervals do not fit: ");
+    let sentence = line(&report, "The intervals do not fit the limits: ");
     assert!(sentence.contains("set api.requests_per_second to "), "{sentence}");
     assert!(
         line(&report, "The first limit reached is ").contains("api.requests_per_second"),
@@ -257,7 +257,8 @@ async fn unreachable_host_is_reported_with_advice() {
         "{connection}"
     );
     assert!(
-        line(&report, "token  ").ends_with("cannot reach the token endpoint; see the connection checks above"),
+        line(&report, "token  ")
+            .ends_with("no complete response from the token endpoint; see the connection checks above"),
         "{report}"
     );
     let proxied = [("ELEMENTS_API__PROXY_URL", format!("http://user:hunter2@{free}"))];
@@ -301,7 +302,7 @@ async fn summary_lists_failures_and_skipped_checks() {
         "{report}"
     );
     assert!(
-        report.contains("It is unknown whether the intervals fit: jobs could not be measured."),
+        report.contains("It is unknown whether the intervals fit the limits: jobs could not be measured."),
         "{report}"
     );
 
@@ -418,7 +419,8 @@ async fn failing_proxy_is_reported_with_its_problem() {
             "library messages must not appear: {report}"
         );
         assert!(
-            line(&report, "token  ").ends_with("cannot reach the token endpoint; see the connection checks above"),
+            line(&report, "token  ")
+                .ends_with("no complete response from the token endpoint; see the connection checks above"),
             "{report}"
         );
     }

@@ -19,7 +19,7 @@ const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "SECURITY.md"];
 /// automatically.
 const NO_COMMANDS: [&str; 2] = [
     "config → auth → api",
-    "promtool tsdb create-blocks-from --max-block-duration=700h openmetrics",
+    "promtool tsdb create-blocks-from --max-block-duration=700h openmetrics FILE DATA_DIRECTORY",
 ];
 
 /// Prefixes of commands that no test can run, with reasons. The files, flags and keys that they name are still checked.

@@ -356,7 +356,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
         page.find(">Modules<").unwrap(),
     );
     assert!(signs < modules, "signs of ransomware must come first");
-    let health = page.find("under potential attack").unwrap();
+    let health = page.find("possibly under attack").unwrap();
     assert!(
         health < modules && !page.contains(">OK</span>"),
         "a customer under attack must not be OK"

@@ -47,8 +47,8 @@ pub enum Error {
     /// The secret or the certificate cannot be used.
     #[error("the credential cannot be used")]
     Credential(#[source] CredentialError),
-    /// The token endpoint is unreachable.
-    #[error("cannot reach the token endpoint")]
+    /// The token endpoint did not respond completely.
+    #[error("no complete response from the token endpoint")]
     Unreachable(#[source] Box<crate::api::Error>),
     /// The token endpoint throttled the request. The value is the requested pause, if any.
     #[error("the token endpoint throttled the request")]

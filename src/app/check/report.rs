@@ -321,16 +321,16 @@ impl Report {
         let outcome = if budget.suffices { Outcome::Ok } else { Outcome::Failed };
         let style = outcome.style();
         let _ = match budget.suffices {
-            true if self.not_measured.is_empty() => writeln!(text, "{style}The intervals fit.{style:#}"),
+            true if self.not_measured.is_empty() => writeln!(text, "{style}The intervals fit the limits.{style:#}"),
             true => writeln!(
                 text,
-                "It is unknown whether the intervals fit: {} could not be measured.",
+                "It is unknown whether the intervals fit the limits: {} could not be measured.",
                 self.not_measured.join(", ")
             ),
             false => writeln!(
                 text,
-                "{style}The intervals do not fit:{style:#} set api.requests_per_second to at least {:.1} and \
-                 api.max_concurrency to at least {:.0}, or make the intervals {:.1} times as long.",
+                "{style}The intervals do not fit the limits:{style:#} set api.requests_per_second to at least {:.1} \
+                 and api.max_concurrency to at least {:.0}, or make the intervals {:.1} times as long.",
                 budget.rate_needed(),
                 budget.concurrency_needed(),
                 budget.stretch()

@@ -1,5 +1,5 @@
-//! Simulates an exporter in the past. The time of the simulated partner advances in steps. After each step, the
-//! exporter polls and renders as in production.
+//! Runs an exporter at simulated times in the past. The time of the simulated partner advances in steps. After each
+//! step, the exporter polls and renders as in production.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,7 +46,7 @@ impl PastExporter {
     /// time `scenarios_from`.
     ///
     /// # Errors
-    /// Returns an error if the simulated partner's address cannot be bound.
+    /// Returns an error if the simulated partner's address cannot be bound, or if the configuration is invalid.
     pub(super) async fn start(
         options: &args::Simulator,
         collectors: &[&str],
@@ -68,7 +68,7 @@ impl PastExporter {
             address: address.to_string(),
             source,
         })?;
-        // The file is read once, below.
+        // The temporary file may be deleted when this function returns, because it is read only once, below.
         let attributes = attributes();
         let intervals = collector::ALL.iter().map(|entry| (entry.name, INTERVAL.as_secs()));
         let mut environment = environment(&partner, attributes.as_ref(), intervals);

@@ -220,7 +220,7 @@ pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     columns: &[column(
         Metric::info(
             "elements_job_exemption_info",
-            "Entry of rpo.overrides in force; absent if it has neither a reason nor an expiry",
+            "rpo.overrides entry in force; absent if it has neither a reason nor an expiry",
         ),
         |rendered: &RenderedModule| {
             let objective = &rendered.objective;

@@ -22,8 +22,8 @@ pub(super) fn path_of(id: &CustomerId) -> String {
     format!("customers/{}", page_of(id))
 }
 
-/// Returns the path of a customer's page, relative to the list of customers. Browsers resolve the ids `.` and `..` as
-/// path segments, even if they are escaped, so these ids are passed in the query.
+/// Returns the path of a customer's page, relative to the list of customers. Browsers interpret the ids `.` and `..`
+/// as dot segments, even if they are escaped, so these ids are passed in the query.
 fn page_of(id: &CustomerId) -> String {
     match id.as_str() {
         "." | ".." => format!("?id={}", encoded(id)),
@@ -76,7 +76,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
                 (super::runs::runs(&runs.modules, now))
                 p.soft {
                     "The newest " (TRAIL_RUNS) " completed runs that the API has listed for each module."
-                    // Browsers would resolve the ids `.` and `..` as path segments.
+                    // Browsers would interpret the ids `.` and `..` as dot segments.
                     @if !page_of(&detail.row.id).starts_with('?') {
                         " For scripts: " a href=(format!("{}/runs.json", encoded(&detail.row.id))) { "runs.json" }
                     }
@@ -99,8 +99,8 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
 /// Returns the signs of ransomware, most severe first.
 fn ransomware_signs(signs: RansomwareSigns, read_at: Option<Timestamp>, now: Timestamp) -> Markup {
     let counts = [
-        (signs.potential_attack, "under potential attack", Severity::Bad),
-        (signs.unusual_activities, "with unusual activities", Severity::Warn),
+        (signs.potential_attack, "possibly under attack", Severity::Bad),
+        (signs.unusual_activities, "with unusual activity", Severity::Warn),
         (signs.suspicious_objects, "with suspicious objects", Severity::Warn),
     ];
     html! {

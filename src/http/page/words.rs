@@ -162,7 +162,7 @@ pub(super) fn signs_chip(signs: RansomwareSigns) -> Markup {
     match signs.potential_attack {
         0 => html! { span.chip.warn { "signs of ransomware" } " " },
         number => {
-            html! { span.chip.bad { (counted(number, "workspace", "workspaces")) " under potential attack" } " " }
+            html! { span.chip.bad { (counted(number, "workspace", "workspaces")) " possibly under attack" } " " }
         }
     }
 }

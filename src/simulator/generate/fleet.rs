@@ -145,7 +145,7 @@ impl CustomerGenerator<'_> {
         self.scenario == Scenario::Busiest || self.index % 4 == 2
     }
 
-    /// Returns the customer's status by number.
+    /// Returns the number of the customer's status.
     fn status(&self) -> i64 {
         match self.scenario {
             Scenario::Empty => 0,

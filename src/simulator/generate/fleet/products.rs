@@ -1,4 +1,4 @@
-//! A customer's subscriptions, to backups and to other services.
+//! A customer's subscriptions to backups and to other services.
 
 use super::{AZURE, CustomerGenerator, DAY, DYNAMICS, GOOGLE, MICROSOFT_365, SALESFORCE, Scenario};
 use crate::simulator::customer::Product;
