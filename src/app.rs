@@ -391,7 +391,7 @@ impl PollThread {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let all_succeeded = match runtime {
                 Ok(runtime) => {
-                    // Sending fails harmlessly if the receiver was dropped, here and below.
+                    // Here and below, sending fails harmlessly if the receiver has been dropped.
                     let _ = ready.send(());
                     runtime.block_on(scheduler.run(until, reloads, stop))
                 }

@@ -295,8 +295,8 @@ pub enum LogFormat {
 ///
 /// # Errors
 ///
-/// Returns an error for invalid usage, and also for `--help` and `--version`. [`clap::Error::print`] prints it, and
-/// [`exit_code`] distinguishes the cases.
+/// Returns an error for invalid usage, and also for `--help` and `--version`. [`clap::Error::print`] prints the error
+/// or the requested text, and [`exit_code`] distinguishes the cases.
 pub fn parse<I, T>(args: I) -> Result<Args, clap::Error>
 where
     I: IntoIterator<Item = T>,

@@ -110,8 +110,8 @@ pub fn write(directory: &Path, links: &Links) -> io::Result<usize> {
     Ok(written)
 }
 
-/// Writes the Grafana alert rules under `directory`. Their queries use the data source with this id. Returns the number
-/// of files.
+/// Writes the Grafana alert rules under `directory`. Their queries use the data source whose UID is `datasource`.
+/// Returns the number of files.
 ///
 /// # Errors
 /// Returns an error if the directory or the file cannot be written.
@@ -122,10 +122,10 @@ pub fn write_grafana_alerts(directory: &Path, datasource: &str, links: &Links) -
     Ok(1)
 }
 
-/// Returns the Grafana alert rules. Their queries use the data source with this id.
+/// Returns the Grafana alert rules. Their queries use the data source whose UID is `datasource`.
 ///
 /// # Errors
-/// Returns an error if the id cannot be emitted as YAML.
+/// Returns an error if the UID cannot be emitted as YAML.
 pub fn grafana_alerts(datasource: &str, links: &Links) -> Result<String, EmitError> {
     let mut document = String::new();
     YamlEmitter::new(&mut document).dump(&Yaml::String(datasource.to_owned()))?;

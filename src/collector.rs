@@ -351,8 +351,8 @@ pub trait Collector: 'static {
     /// The collector whose records list the items that this collector polls. A target is polled again when its list of
     /// items changes.
     const ITEMS_FROM: Option<CollectorId> = None;
-    /// The collector whose records determine the requests. A target is polled after each poll by that collector, and
-    /// never before the first such poll.
+    /// The collector whose records determine this collector's requests. A target is polled after each poll by the other
+    /// collector, and never before the first such poll.
     const AFTER: Option<CollectorId> = None;
     /// Type of the targets.
     type Target: PollTarget;
@@ -387,7 +387,7 @@ pub trait Collector: 'static {
     }
 
     /// Returns whether requests and parsing are the same under both settings; true by default. If a reload changes
-    /// either of them, all targets are polled again.
+    /// the requests or the parsing, all targets are polled again.
     fn polls_alike(settings: &CollectorSettings, other: &CollectorSettings) -> bool {
         let _ = (settings, other);
         true

@@ -49,7 +49,7 @@ mod tests {
 
     use super::disable;
 
-    /// A real core dump would test only the limit, because the kernel checks the limit first.
+    /// Checks the settings, because a real core dump would depend on the machine's core handler.
     #[test]
     fn core_files_and_core_handlers_are_disabled() {
         disable().unwrap();

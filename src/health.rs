@@ -231,7 +231,7 @@ impl Health {
         self.registry.register(metric.family_name(), metric.help, registered);
     }
 
-    /// Creates counters with known labels at zero, because `increase()` ignores the first value of a new series.
+    /// Initializes counters with known labels to zero, because `increase()` ignores the first value of a new series.
     fn initialize_counters(&self) {
         for endpoint in Endpoint::ALL {
             let _ = self.throttled.get_or_create(&endpoint_labels(endpoint));
@@ -247,7 +247,7 @@ impl Health {
         }
     }
 
-    /// Creates counters at zero for failed polls with these reasons.
+    /// Initializes the counters of failed polls for these reasons to zero.
     pub fn initialize_failure_counters(&self, endpoint: Endpoint, reasons: impl IntoIterator<Item = &'static str>) {
         for reason in reasons {
             let _ = self.errors.get_or_create(&reason_labels(endpoint, reason));
@@ -332,7 +332,7 @@ impl Health {
         self.save_failures.inc();
     }
 
-    /// Appends the metrics in a text format, without excluded metrics.
+    /// Appends the metrics in the given format, except for the excluded metrics.
     pub fn write(&self, text: &mut Vec<u8>, format: Format, excluded: &ExcludedMetrics) {
         let mut encoded = String::new();
         // Encoding fails only if the encoder of a metric fails. The partial output is then dropped.

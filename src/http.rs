@@ -1,4 +1,4 @@
-//! Routes of the exporter and their responses. No route calls the API.
+//! The exporter's routes and their responses. No route calls the API.
 
 mod accept;
 mod body;
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(
             shards,
             Some(expected.collect()),
-            "duplicates and shards of other partitions are ignored"
+            "duplicate shards and shards of other partitions are ignored"
         );
         assert_eq!(scrape_filter(Some("shard=all")).shards, Some(BTreeSet::new()));
         let guid = "0f1c3ded-26b1-443b-91bf-c9009b7c057a";

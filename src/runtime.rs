@@ -49,7 +49,7 @@ pub struct LoadResults {
     pub state: Option<bool>,
 }
 
-/// Returns the state of the API client.
+/// Function that returns the state of the API client.
 pub type ReadClientStatus = Arc<dyn Fn() -> ClientStatus + Send + Sync>;
 
 /// Sources of the [`RuntimeStatus`].

@@ -19,7 +19,7 @@ pub enum Error {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] text_file::Error),
-    /// A file does not contain exactly one YAML document, or contains an unknown key.
+    /// A file is not a valid YAML document, or contains an unknown key.
     #[error("{location}: {problem}")]
     Document {
         /// Location, such as `elements.yml:12`.

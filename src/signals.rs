@@ -1,4 +1,4 @@
-//! Catches signals from the start of the process. A signal stays pending until it is handled.
+//! Catches signals as soon as the process starts. A signal stays pending until it is handled.
 
 use std::io;
 

@@ -6,9 +6,10 @@
 //! # Time
 //!
 //! Timestamps come from the wall clock or from [`Clock::Manual`]. [`Settings::speed`] compresses the schedules of
-//! backups and scans, and the times between customers joining and leaving: at speed 60, a daily backup runs every 24
+//! backups and scans, and the intervals at which customers join and leave: at speed 60, a daily backup runs every 24
 //! minutes, and a 30-minute run takes 30 seconds. There is no background task; each request first advances the world to
-//! the current time. A run depends only on the seed and its slot, so two worlds with the same seed are equal.
+//! the current time. A run depends only on the seed, its module and its slot, so two worlds with the
+//! same seed are equal.
 //!
 //! # Faults
 //!
@@ -74,7 +75,8 @@ pub use world::World;
 /// Path of the token endpoint.
 const TOKEN_PATH: &str = "/connect/token";
 
-/// Maximum number of recorded requests: enough for a long test, but bounded for a demo that runs for weeks.
+/// Maximum number of recorded requests. It is enough for a long test, and limits the memory that a demo uses if it runs
+/// for weeks.
 const MAX_RECORDED_REQUESTS: usize = 100_000;
 
 /// Pause after a failed accept. While file descriptors are exhausted, further attempts would fail immediately.
@@ -87,8 +89,8 @@ pub struct Settings {
     pub seed: u64,
     /// Initial number of customers. Default: 40.
     pub customers: usize,
-    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time). A value that is not positive
-    /// is replaced with the default.
+    /// Factor by which schedules and durations are compressed. Default: 1.0 (real time). A value that is not
+    /// positive and finite is replaced with the default.
     pub speed: f64,
     /// Source of time. Default: the wall clock.
     pub clock: Clock,

@@ -218,7 +218,7 @@ impl TokenSource {
         }
     }
 
-    /// Returns whether the latest token request succeeded, or `None` before the first.
+    /// Returns whether the latest token request succeeded, or `None` before the first request.
     pub fn newest_attempt_succeeded(&self) -> Option<bool> {
         lock(&self.state).newest_attempt_succeeded
     }

@@ -1,4 +1,4 @@
-//! Prepares response bodies of lists, entities and tokens for the JSON parser.
+//! Prepares the bodies of API and token responses for the JSON parser.
 
 use super::Error;
 use crate::text_file::BYTE_ORDER_MARK;
@@ -30,7 +30,8 @@ enum Surrogate {
     Low,
 }
 
-/// Overwrites each lone surrogate, whether escaped or encoded in UTF-8, with U+FFFD in the same form and length.
+/// Overwrites each lone surrogate, whether escaped or encoded in UTF-8, with U+FFFD in the same form, which has the
+/// same length.
 fn replace_lone_surrogates(body: &mut [u8]) {
     let mut at = 0;
     let is_suspect = |byte: &u8| matches!(byte, b'\\' | 0xed);

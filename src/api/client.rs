@@ -1,5 +1,5 @@
-//! Selects the API version. In `auto` mode, it is v3 if the registration has the v3 permission for customers, otherwise
-//! v1.
+//! Selects the API version. In `auto` mode, selects v3 if the registration has the v3 permission for customers, and v1
+//! otherwise.
 
 use std::sync::OnceLock;
 

@@ -181,7 +181,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Reason why a credential cannot be used. At startup, all of these are configuration errors.
+/// Reason why a credential cannot be used. At startup, each of these reasons is a configuration error.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// The secret in the configuration is empty.

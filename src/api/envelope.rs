@@ -180,7 +180,7 @@ const ERROR_LISTS: [&str; 1] = ["errors"];
 /// Names of a member that states whether the call succeeded.
 const SUCCESSES: [&str; 2] = ["isSuccess", "success"];
 
-/// Returns whether a member reports a failure, although the status is 200.
+/// Returns whether a member reports a failure in a response with status 200.
 ///
 /// An error member reports a failure unless its value is `null`, `false`, 0, an empty list, an absent value such as
 /// `"N/A"`, or one of these as text. An empty object is not a failure in `errors`, which maps fields to errors, but is

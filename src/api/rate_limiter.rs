@@ -2,9 +2,9 @@
 //! locks of its own.
 //!
 //! Callers pass in the time since a fixed point on a monotonic clock, and random numbers in `[0, 1)`. Each request
-//! calls [`RateLimiter::try_acquire`]. An admitted request reports one outcome with
-//! [`succeeded`](RateLimiter::succeeded), [`throttled`](RateLimiter::throttled) or [`failed`](RateLimiter::failed), and
-//! then always calls [`finished`](RateLimiter::finished).
+//! calls [`RateLimiter::try_acquire`]. An admitted request that is not cancelled
+//! reports one outcome with [`succeeded`](RateLimiter::succeeded), [`throttled`](RateLimiter::throttled) or
+//! [`failed`](RateLimiter::failed). Every admitted request finally calls [`finished`](RateLimiter::finished).
 
 mod breaker;
 mod headers;

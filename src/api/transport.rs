@@ -16,7 +16,7 @@ use super::{Endpoint, Error, Observer, RequestId};
 use crate::lock::lock;
 use crate::secret::Secret;
 
-/// Maximum size of a body after decompression. The subscriptions of ten thousand customers take about half of this size
+/// Maximum size of a body after decompression. The subscriptions of ten thousand customers are about half this size
 /// (35 MB).
 pub const MAX_BODY_BYTES: usize = 64 << 20;
 

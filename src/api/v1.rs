@@ -1,4 +1,4 @@
-//! Client for API v1, which uses only GET requests, lists in the member `value`, and links to further pages.
+//! Client for API v1. All requests are GET requests, rows are in the member `value`, and each page links to the next.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};

@@ -1,4 +1,4 @@
-//! Client for API v3, which uses filters in the request body, lists in the member `data`, and numbered pages.
+//! Client for API v3. Filters are in the request body, rows are in the member `data`, and pages are numbered.
 
 mod chained;
 
@@ -122,8 +122,8 @@ impl Client {
             // fetches of the list repeat the same rows, the list itself contains them twice.
             let matches_total = fetched.total.is_none_or(|total| total == fetched.row_count);
             let is_confirmed = matches_total && before.as_ref() == Some(fetched.identities(list));
-            // If there is a total, repeated rows do not count as duplicates if they may have moved by one position in
-            // both fetches.
+            // If there is a total, repeated rows that may have moved by one position in both fetches do not count as
+            // duplicates.
             let may_have_moved = fetched.overlaps && list.key.is_some() && fetched.total.is_some();
             let has_duplicate_rows = is_confirmed && !may_have_moved;
             let has_all_rows = match fetched.total {

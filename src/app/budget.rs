@@ -1,4 +1,4 @@
-//! Compares the cost of the schedule with its limits: requests per hour and concurrent requests.
+//! Compares the cost of the schedule with the limits on requests per hour and on concurrent requests.
 
 use std::time::Duration;
 

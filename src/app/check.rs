@@ -314,8 +314,8 @@ impl Check<'_> {
             (TargetKind::Customer, Some(id)) => Target::Customer(id),
             (TargetKind::Customer, None) => {
                 let why = match self.has_customer_list {
-                    true => "no customer available; see the result of collector `customers`",
-                    false => "customer list not fetched; see the result of collector `customers`",
+                    true => "no customer available; see the result of the collector `customers`",
+                    false => "customer list not fetched; see the result of the collector `customers`",
                 };
                 return found(CollectorResult::NotTried, why.to_owned());
             }
@@ -365,7 +365,7 @@ impl Check<'_> {
         let scope = descriptor.scope(api.generation()).unwrap_or_default();
         let (result, finding) = match failure.error {
             ref error if descriptor.is_unlicensed(error) => {
-                let detail = format!("{}; polled again once a day", explain(&failure, descriptor.name));
+                let detail = format!("{}; polled only once a day", explain(&failure, descriptor.name));
                 found(CollectorResult::Unlicensed, detail)
             }
             api::Error::NotPermitted(_) if scope.is_empty() => {

@@ -38,8 +38,8 @@ const INTERVALS: &[(&str, u32)] = &[
 /// Seconds between two polls of a target of any other collector.
 const DEFAULT_INTERVAL: u32 = 30;
 
-/// Minimum number of seconds after which data is stale. The default, a few intervals, is shorter than the usual scrape
-/// interval of Prometheus, so the rules would treat fresh data as stale.
+/// Minimum `stale_after`, in seconds. The default, a few intervals, would be shorter than the usual scrape interval of
+/// Prometheus, so the rules would treat fresh data as stale.
 const MIN_STALE_AFTER: u64 = 300;
 
 /// Maximum number of requests per second.

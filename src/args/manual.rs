@@ -74,8 +74,8 @@ every key can be overridden by an environment variable, such as \\fBELEMENTS_COL
 .SH SIGNALS
 .TP
 \\fBSIGHUP\\fR
-Reloads the configuration, once startup is complete. If the configuration is invalid, an error is logged, and the
-previous configuration stays in effect. Commands that end by themselves ignore the signal.
+Reloads the configuration after startup is complete. If the configuration is invalid, an error is logged, and the
+previous configuration stays in effect. Commands that exit on their own ignore the signal.
 .TP
 \\fBSIGTERM\\fR, \\fBSIGINT\\fR
 Finishes the responses in progress, saves the state, and exits.
@@ -85,7 +85,7 @@ Finishes the responses in progress, saves the state, and exits.
 Success.
 .TP
 \\fB1\\fR
-Any other error, such as an address that is in use, or a failed check.
+A failed check, or any error without an exit code of its own, such as an address that is in use.
 .TP
 \\fB64\\fR
 Invalid usage.

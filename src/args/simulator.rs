@@ -25,7 +25,7 @@ pub struct Simulator {
     #[arg(long = "simulator.seed", value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
 
-    /// Factor by which the simulated schedules run faster than real time; above 0.
+    /// Speed of the simulated schedules, as a multiple of real time; above 0.
     #[arg(long = "simulator.speed", value_name = "FACTOR", default_value_t = 60.0, value_parser = parse_speed)]
     pub speed: f64,
 

@@ -1,4 +1,4 @@
-//! Descriptors of collectors, which erase the types of targets and records.
+//! Collector descriptors, which erase the types of targets and records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

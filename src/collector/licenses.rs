@@ -17,11 +17,11 @@ use crate::api::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, KnownNames, Pattern, Size, TenantId, Timestamp};
 use crate::exposition::ShapeSink;
 
-/// Maximum number of subscriptions in one response: ten for each of fifty thousand customers. A minimal row takes
-/// thirty times its length in memory, so limiting the size of responses is not enough.
+/// Maximum number of subscriptions in one response: ten for each of fifty thousand customers. In memory, a
+/// minimal row takes up thirty times its length, so limiting the size of responses is not enough.
 const MAX_PRODUCTS: usize = 500_000;
 
-/// Position of the first shape about tenants. All later shapes are also about tenants.
+/// Index of the first shape whose metrics describe tenants. The metrics of all later shapes also describe tenants.
 pub(super) const FIRST_TENANT_SHAPE: usize = 2;
 
 /// A customer's subscriptions.
@@ -87,7 +87,7 @@ impl Product {
     }
 }
 
-/// The part of a subscription that stays the same while the numbers change.
+/// The fields of a subscription that stay the same while its numbers change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Identity {
     service: String,

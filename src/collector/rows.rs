@@ -129,7 +129,7 @@ pub(super) fn signed_float(number: i64) -> f64 {
 }
 
 /// Returns the valid rows of a response, followed by the previous rows that are missing from the response. The new
-/// version of such a row may be one of the invalid rows. `hold` marks the row as carried over.
+/// version of such a row may be one of the invalid rows. `hold` marks each previous row as carried over.
 pub(super) fn keep_missing<R: Clone, K: Ord>(
     previous: &[R],
     mut partial: Vec<R>,
@@ -145,8 +145,8 @@ pub(super) fn keep_missing<R: Clone, K: Ord>(
     partial
 }
 
-/// Returns the matching previous row, which `hold` marks as carried over. It replaces a row of the latest list whose
-/// details are missing.
+/// Returns the matching previous row, which `hold` marks as carried over. It replaces a listed row
+/// whose details are missing.
 pub(super) fn hold_known<R: Clone>(
     previous: Option<&Vec<R>>,
     is_match: impl Fn(&R) -> bool,

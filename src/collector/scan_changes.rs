@@ -12,8 +12,9 @@ use crate::api::{Api, Endpoint, Error, Failure, v1, v3};
 use crate::domain::{CustomerId, JobStatus, Timestamp, labelled};
 use crate::exposition::{Shape, ShapeSink, gauge, label, timestamp};
 
-/// Maximum number of containers in a report for each kind of change. Reports of large tenants contain thousands.
-/// Objects in other containers are counted under [`OTHER_CONTAINERS`], so that the total is still correct.
+/// Maximum number of containers that are stored per report and kind of change. Reports of large tenants contain
+/// thousands of containers. Objects in the remaining containers are counted under [`OTHER_CONTAINERS`], so that the
+/// total is still correct.
 const MAX_CONTAINERS: usize = 200;
 
 /// Label value that stands for all containers beyond [`MAX_CONTAINERS`].
@@ -123,7 +124,7 @@ impl Collector for ScanChanges {
     }
 
     fn tables(record: &Self::Record, _customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink) {
-        // The record may predate the settings, and contain objects although they are no longer requested.
+        // The record may predate the current settings, and contain objects that are no longer requested.
         let reports = record.iter().filter(|_| context.settings.scan_objects);
         let objects: Vec<ChangedObjects> = reports.flat_map(Report::changed_objects).collect();
         sink.add(&SHAPE_REPORT, record);

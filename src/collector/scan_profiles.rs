@@ -108,7 +108,7 @@ impl Collector for ScanProfiles {
                 }
             }
         }
-        // Any known profile may belong to a row without an id.
+        // A row without an id may belong to any known profile.
         if let Some(previous) = previous.filter(|_| unreadable > 0) {
             profiles = super::keep_missing(previous, profiles, |row| row.id.clone(), |row| row.held = true);
         }

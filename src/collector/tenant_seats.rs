@@ -103,7 +103,7 @@ impl Collector for TenantSeats {
             match fetch_rows(api, customer, number).await {
                 Ok(rows) if is_known && rows.is_empty() => {
                     record.last_known_since.insert(number, since);
-                    results.fail(Error::Incomplete("empty, although it listed tenants before").at(endpoint));
+                    results.fail(Error::Incomplete("empty, although an earlier list contained tenants").at(endpoint));
                 }
                 Ok(rows) => {
                     results.succeed();
@@ -179,7 +179,8 @@ async fn add_seats(
 }
 
 /// Returns the tenant types that a customer may have, with their services. These are the types whose service has jobs.
-/// Microsoft 365 is also included if the customer list contains tenants. If the jobs are unknown, returns all types.
+/// The type of Microsoft 365 is also included if the customer list contains tenants of the customer. If the jobs are
+/// unknown, returns all types.
 fn tenant_types(customer: &CustomerId, context: &Context) -> Vec<(u16, &'static str)> {
     let jobs = context.record_of(CollectorId::JOBS, customer);
     let services = jobs.as_deref().and_then(jobs::listed_services);

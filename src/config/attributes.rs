@@ -17,8 +17,8 @@ const MAX_ROWS: usize = 100_000;
 /// plain names need no such limit, because they are looked up in a map.
 const MAX_GLOBS: usize = 1_000;
 
-/// Maximum length of a value, in characters. Each value becomes a label of every alert about the customers that
-/// have it.
+/// Maximum length of a value, in characters. Each value appears as a label value in every alert about the
+/// customers that have it.
 const MAX_VALUE_CHARS: usize = 100;
 
 /// Maximum number of invalid rows in an error message. Further rows usually have the same problem.
@@ -278,7 +278,7 @@ fn unknown_column(written: &str) -> String {
     let hint = match nearest(written, COLUMNS.iter().copied()) {
         _ if written.contains([';', '\t']) => "separate cells with commas".to_owned(),
         Some(column) => format!("did you mean {column:?}?"),
-        None => format!("expected a header with columns from {}", COLUMNS.join(", ")),
+        None => format!("expected a header with some of the columns {}", COLUMNS.join(", ")),
     };
     format!("unknown column {written:?}; {hint}")
 }
@@ -417,7 +417,7 @@ mod tests {
             ),
             (
                 "Contoso,gold",
-                "unknown column \"Contoso\"; expected a header with columns from customer, id, organization, country, tier, region, team, modules",
+                "unknown column \"Contoso\"; expected a header with some of the columns customer, id, organization, country, tier, region, team, modules",
             ),
             ("customer,tier,Tier", "duplicate column \"tier\""),
             (

@@ -322,19 +322,19 @@ pub const OVERRIDE_KEYS: &[Key] = &[
     key(
         "tier",
         EVERY,
-        ValueFormat::Text("a value of `customers.attributes_file`, or a glob that matches it"),
+        ValueFormat::Text("a value in `customers.attributes_file`, or a glob that matches it"),
         "Tiers of customers that the entry applies to.",
     ),
     key(
         "region",
         EVERY,
-        ValueFormat::Text("a value of `customers.attributes_file`, or a glob that matches it"),
+        ValueFormat::Text("a value in `customers.attributes_file`, or a glob that matches it"),
         "Regions of customers that the entry applies to.",
     ),
     key(
         "team",
         EVERY,
-        ValueFormat::Text("a value of `customers.attributes_file`, or a glob that matches it"),
+        ValueFormat::Text("a value in `customers.attributes_file`, or a glob that matches it"),
         "Teams of customers that the entry applies to.",
     ),
     key(

@@ -106,7 +106,7 @@ fn truncate(text: &str) -> String {
     format!("{start}…")
 }
 
-/// Returns the quotation marks that can close a quote that begins with `mark`; `None` if `mark` cannot begin a quote.
+/// Returns the quotation marks that can close a quote opened by `mark`; `None` if `mark` cannot open a quote.
 /// Most quotation marks open quotes in one language and close them in another.
 fn closing_marks(mark: char) -> Option<&'static str> {
     match mark {
@@ -206,7 +206,8 @@ fn mask_quoted(text: &str) -> String {
     masked
 }
 
-/// Returns whether a clause ends between two words. A name in a path may contain punctuation, as in `/Vance, Adele`.
+/// Returns whether a clause ends between two words. Commas and full stops do not always end a clause, because a name in
+/// a path may contain them, as in `/Vance, Adele`.
 fn ends_clause(word: &str, next: &str) -> bool {
     let is_name = next.starts_with(char::is_uppercase);
     match word.chars().next_back() {

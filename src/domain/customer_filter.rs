@@ -27,7 +27,7 @@ impl CustomerFilter {
         ids.filter(|id| self.admits(id, "")).collect()
     }
 
-    /// Returns the included ids as written if the filter includes customers only by id. Only these customers then need
+    /// If the filter includes customers only by id, returns the included ids as written. Only these customers then need
     /// to be requested. Otherwise, returns no ids.
     pub fn only_ids(&self) -> Vec<String> {
         let ids: Vec<String> = self.written_ids().map(str::to_owned).collect();

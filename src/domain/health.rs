@@ -72,7 +72,7 @@ pub enum ModuleState {
     Exempt,
     /// The module creates no restore points.
     Housekeeping,
-    /// The module was never configured.
+    /// The module has never been configured.
     NotConfigured,
     /// The module is disabled.
     Disabled,

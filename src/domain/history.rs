@@ -104,7 +104,7 @@ impl History {
         }
         let (mut runs, index, duplicates) = distinct(rows);
         let recent = self.recent_index();
-        // A run keeps the time that the first poll assumed.
+        // A run keeps the time that was assumed at its first poll.
         for run in runs.iter_mut().filter(|run| run.end.or(run.start).is_none()) {
             let known = recent.find(run.key, run.start);
             let known = known.and_then(|position| self.recent.get(position)?.assumed_time());

@@ -1,7 +1,8 @@
 //! Enums whose variants have labels.
 
 /// Defines an enum from a table with one row per variant: `Variant => "label"` or `Variant = code => "label"`. `ALL`
-/// lists the variants in this order. The function whose name follows the enum's name returns the label.
+/// lists the variants in the order of the rows. The identifier after the enum's name is the name of the function that
+/// returns the label.
 macro_rules! labelled {
     (
         $(#[$attribute:meta])*

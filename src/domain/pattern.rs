@@ -26,7 +26,7 @@ pub(super) fn folded(name: &str) -> String {
 /// A name, an id or a glob. Case and Unicode composition are ignored.
 ///
 /// `*` matches anything, `?` one ASCII character, `[…]` one of several characters, and `{a,b}` alternatives. A pattern
-/// also matches its own text, so that `Contoso [EU]` needs no escapes. White space around a name is ignored.
+/// also matches its own text, so that `Contoso [EU]` does not need to be escaped. White space around a name is ignored.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     written: String,

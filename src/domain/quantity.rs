@@ -13,8 +13,8 @@ const MAX_EXACT: u64 = 1 << 53;
 /// Exclusive upper limit of sizes: 2^63 bytes (8 EiB), the end of the range of signed 64-bit integers.
 const SIZE_END: f64 = 9_223_372_036_854_775_808.0;
 
-/// Maximum number of decimals of a size. With 20 decimal places, the fraction times the
-/// largest unit is less than 10^20 × 2^60, which still fits into a `u128`. With 21, it might not.
+/// Maximum number of decimal places of a size. With 20 decimal places, the fraction times the largest unit is less than
+/// 10^20 × 2^60, which still fits into a `u128`. With 21, it might not.
 const MAX_DECIMALS: u32 = 20;
 
 /// Number of digits between two thousands separators.
@@ -132,7 +132,7 @@ pub fn signed(text: &str) -> Parsed<i64> {
 /// half up. KB to EB have two meanings; KiB to EiB are always binary.
 ///
 /// The product is computed exactly from the decimal digits of the text, and rounded once. A size above 2^53 bytes is
-/// the nearest `f64`.
+/// returned as the nearest `f64`.
 ///
 /// # Errors
 ///
@@ -259,7 +259,7 @@ impl<'a> Decimal<'a> {
         self.integer == 0 && self.fraction.is_empty()
     }
 
-    /// Returns the product, rounded half up to an integer; `None` if it overflows or there are too many decimals.
+    /// Returns the product, rounded half up to an integer; `None` on overflow or if there are too many decimal places.
     fn times(&self, factor: u64) -> Option<u128> {
         let factor = u128::from(factor);
         let integer = u128::from(self.integer).checked_mul(factor)?;

@@ -25,7 +25,7 @@ pub struct Run {
     pub status: JobStatus,
     /// Start time.
     pub start: Option<Timestamp>,
-    /// End time. Parsers drop a time in the future.
+    /// End time. An end time in the future is dropped when the row is parsed.
     pub end: Option<Timestamp>,
     /// Assumed end, if the run has ended but its row has no end.
     #[serde(default)]

@@ -348,7 +348,7 @@ fn write_end(text: &mut Vec<u8>, value: f64) {
     text.push(b'\n');
 }
 
-/// A double represents all integers up to this one exactly.
+/// Largest integer up to which a double represents all integers exactly.
 const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 
 /// Appends a value as the shortest decimal that parses to the same double. There is a fast path for integers, because

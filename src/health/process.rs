@@ -1,4 +1,4 @@
-//! The standard `process_*` metrics, which are available on Linux.
+//! The standard `process_*` metrics, which are available only on Linux.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;

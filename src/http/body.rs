@@ -79,8 +79,8 @@ impl Drop for Frame {
     }
 }
 
-/// Returns a body of uncompressed frames. Each frame is rendered just before it is sent, on the same thread, which is
-/// faster than waking another thread. The kernel can then also copy the text while it is still in the CPU cache.
+/// Returns a body of uncompressed frames. Each frame is rendered on the sending thread, just before it is sent. This is
+/// faster than waking another thread, and the kernel can copy the text while it is still in the CPU cache.
 pub(super) fn plain(mut frames: Frames, pool: BufferPool) -> Body {
     let frames = std::iter::from_fn(move || {
         let mut frame = pool.take();

@@ -37,7 +37,7 @@ const SCRIPT: &str = include_str!("page/live.js");
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' \
                     cy='8' r='6' fill='%232da44e'/%3E%3C/svg%3E";
 
-/// Reload interval if scripts are disabled, in seconds. It is longer than the script's interval, because reloading the
+/// Reload interval in seconds if scripts are disabled. It is longer than the script's interval, because reloading the
 /// whole page discards text that the reader is typing.
 const REFRESH_SECONDS: u32 = 60;
 

@@ -3,7 +3,7 @@
 //!
 //! | key | |
 //! |---|---|
-//! | `tls_server_config.cert_file`, `.key_file`, or `.cert`, `.key` in the file itself | certificate chain and key, as PEM; without them, TLS is off |
+//! | `tls_server_config.cert_file`, `.key_file`, or `.cert`, `.key` in the file itself | certificate chain and key, as PEM; required in this section. Without the section, TLS is off. |
 //! | `tls_server_config.client_auth_type` | `NoClientCert`, `RequestClientCert`, `RequireAnyClientCert`, `VerifyClientCertIfGiven`, `RequireAndVerifyClientCert` |
 //! | `tls_server_config.client_ca_file`, or `.client_ca` | authorities that may sign client certificates |
 //! | `tls_server_config.client_allowed_sans` | allowed names; a client certificate must contain at least one |
@@ -17,7 +17,7 @@
 //! in the toolkit. The guard rereads the file, and all files to which it refers, when they change.
 //!
 //! This implementation is stricter than the toolkit. It rejects a setting that is given both inline and as a file, and
-//! a section `tls_server_config` without a certificate. Protection cannot be removed without a restart, so a partially
+//! a `tls_server_config` section without a certificate. Protection cannot be removed without a restart, so a partially
 //! written file cannot disable it. `rate_limit` is rejected, because it is not implemented.
 
 mod client_certificate;

@@ -40,7 +40,7 @@ impl Scheduler {
             // The configuration is not a complete list, so customers that are missing from it are not removed.
             let (_, _) = self.store.reconcile(&configured, false);
         } else {
-            // The customer list is polled immediately, even if the state file contains an earlier poll, because all
+            // The customer list is polled immediately, even if the state file records an earlier poll, because all
             // other polls depend on it.
             self.enqueue(CollectorId::CUSTOMERS, Target::Partner, now, now);
         }

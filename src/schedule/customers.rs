@@ -41,7 +41,7 @@ impl CustomerListState {
         }
     }
 
-    /// Allows a poll of the list to be brought forward for the customer again.
+    /// Ends the verification of a customer, so that later failures can bring the poll of the list forward again.
     pub(super) fn end_verification(&mut self, target: &Target) {
         if let Target::Customer(id) = target {
             self.verified.remove(id);
@@ -130,9 +130,9 @@ impl Scheduler {
     }
 
     /// Brings the poll of the customer list forward after repeated failures to fetch a customer's data, the last with
-    /// status 404. This happens only once per customer. The customer has probably been removed. However, a second list
+    /// status 404, because the customer has probably been removed. This happens only once per customer. A second list
     /// must confirm the removal one interval later, so that a brief fault does not remove the customer. If the first
-    /// list were not brought forward, the customer's data would be stale by then.
+    /// list were not brought forward, the customer's data would be stale before the second list is polled.
     pub(super) fn verify_listed(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
@@ -242,7 +242,7 @@ impl Scheduler {
     }
 
     /// Queues a customer for all collectors that poll per customer. The polls are due immediately or, if the state file
-    /// contains a poll, one interval after that poll. If the name of a customer configured by id is unknown, only the
+    /// records a poll, one interval after that poll. If the name of a customer configured by id is unknown, only the
     /// poll of the customer itself is queued, because the filters may exclude the customer by name.
     pub(super) fn queue_customer(&mut self, id: &CustomerId, now: MonotonicTime) {
         let target = Target::Customer(id.clone());

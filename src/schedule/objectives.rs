@@ -11,7 +11,7 @@ impl Scheduler {
         self.next_override_end = self.config.settings.rpo.next_end(wall_clock());
     }
 
-    /// Renders all customers again if an override has ended.
+    /// Renders the records of all customers again if an override has ended.
     pub(super) fn handle_override_end(&mut self) {
         let now = wall_clock();
         let Some(until) = self.next_override_end.filter(|end| *end <= now) else {

@@ -1,4 +1,4 @@
-//! Queue of targets, ordered by due time and urgency. It uses no I/O and no clock.
+//! Queue of targets, ordered by due time and urgency. It performs no I/O and reads no clock.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,7 +112,7 @@ enum Tier {
     /// A poll that exceeds its lateness limit.
     Overdue,
     Due,
-    /// A poll of an optional collector. It uses only requests that other collectors do not need.
+    /// A poll of an optional collector. It uses only the part of the request rate that other collectors do not need.
     Optional,
     /// A poll of an optional collector that polls after another collector. Alerts do not depend on the data of such
     /// polls.
@@ -191,8 +191,8 @@ impl Queue {
         self.make_due(collector, target, now, None);
     }
 
-    /// Makes a target due immediately and urgent, because the customer list shows a change. If it is being polled, it
-    /// is polled again afterwards.
+    /// Makes a target due immediately with [`Urgency::Signalled`], because the customer list shows a change. If the
+    /// target is being polled, it is polled again afterwards.
     pub(super) fn signal(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime) {
         self.make_due(collector, target, now, Some(Urgency::Signalled));
     }
@@ -393,7 +393,8 @@ pub(super) fn next_time(
     (next.saturating_add(interval.saturating_mul(missed)), missed)
 }
 
-/// Returns the time of the next attempt after `failures` consecutive failures. The delay grows up to the interval.
+/// Returns the time of the next attempt after `failures` consecutive failures. The delay doubles with each failure, up
+/// to the interval, and varies by a fifth.
 fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64) -> MonotonicTime {
     // This is long enough for a host to recover, and short enough for an operator who is waiting for the next result.
     const FIRST: Duration = Duration::from_secs(30);

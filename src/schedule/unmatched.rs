@@ -51,7 +51,7 @@ impl PatternCheck {
         }
     }
 
-    /// Replaces the patterns that match nothing, and logs the new patterns.
+    /// Replaces the stored set of patterns that match nothing, and logs the patterns that are new in it.
     fn update(&mut self, unmatched: BTreeSet<UnmatchedPattern>, names: &KnownNames) {
         let logged = self.unmatched.take().unwrap_or_default();
         let new: BTreeSet<_> = unmatched.difference(&logged).collect();
@@ -117,8 +117,7 @@ impl Scheduler {
         }
     }
 
-    /// Returns the patterns for products that match no product. Like patterns for modules, they are not checked with
-    /// `--shard`.
+    /// Returns the product patterns that match no product. Like module patterns, they are not checked with `--shard`.
     fn unmatched_products(&self, names: &mut KnownNames) -> BTreeSet<UnmatchedPattern> {
         let settings = &self.config.settings;
         // The default is not a mistake if the partner has no backup licence.

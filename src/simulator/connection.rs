@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::response::Call;
 use super::{Handle, faults};
 
-/// How long open connections may take to complete after shutdown begins. If faults keep requests hanging, the shutdown
+/// How long requests in progress may continue after shutdown begins. If faults keep requests hanging, the shutdown
 /// takes about this long.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 

@@ -21,9 +21,9 @@ pub struct Customer {
     pub owner_email: String,
     /// Country or region.
     pub country: String,
-    /// Status, by its number in the reference.
+    /// Number of the status in the reference.
     pub status: i64,
-    /// 0: customer, 1: partner, 2: to be configured.
+    /// Management mode: 0 for customer, 1 for partner, 2 for to be configured.
     pub management_mode: i64,
     /// Tenants of the customer.
     pub tenants: Vec<Tenant>,
@@ -59,7 +59,8 @@ pub struct Module {
     pub number: u16,
     /// Backup scope. Several modules can have the same number and different scopes.
     pub scope: Option<String>,
-    /// Runs, oldest first, or a single row that never changes. If there are none, the module is listed as not started.
+    /// Runs, oldest first, or a single row that never changes. If the list is empty, the module is listed as not
+    /// started.
     pub runs: Vec<Run>,
     /// Schedule of further runs; `None` if there will be none.
     pub(crate) schedule: Option<Schedule>,
@@ -100,7 +101,7 @@ pub(crate) struct Growth {
     pub(crate) since: i64,
 }
 
-/// A subscription. Every field is a string that is sent unchanged.
+/// A subscription. Every field except `raw_fields` is a string that is sent unchanged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the fields are named as in the vendor's reference")]

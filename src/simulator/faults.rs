@@ -44,7 +44,7 @@ pub struct Fault {
     pub probability: f64,
 }
 
-/// Effect of a fault; in JSON, `kind` contains its name in `snake_case`.
+/// Effect of a fault. In JSON, `kind` is the name of the variant in `snake_case`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {

@@ -38,7 +38,7 @@ const EPOCH_WEEKDAY: i64 = 3;
 /// Effect of a past incident on a module's runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interruption {
-    /// Each run failed before it processed an object.
+    /// Each run failed before it processed any objects.
     Failing,
     /// No run started.
     Silent,
@@ -51,7 +51,7 @@ pub(crate) enum Interruption {
 pub(crate) enum Affected {
     /// All modules of the customer's main service.
     Service,
-    /// One of that service's main modules, by index below [`MAIN_MODULES`].
+    /// One of the main modules of that service. The index is less than [`MAIN_MODULES`].
     Module(usize),
 }
 
@@ -193,7 +193,7 @@ impl Lane {
     }
 }
 
-/// Postpones an end that falls on a weekend to working hours on Monday.
+/// If an end falls on a weekend, postpones it to working hours on Monday.
 fn resolved(at: i64, rng: &mut SeededRng) -> i64 {
     let working_hours = rng.seconds(8 * HOUR_U32, 14 * HOUR_U32);
     match weekday(at) {

@@ -116,7 +116,7 @@ impl Registration {
         self.tokens.clear();
     }
 
-    /// Returns the scopes of the token in an `Authorization` header; `None` without a valid token.
+    /// Returns the scopes of the token in an `Authorization` header, or `None` if the token is missing or invalid.
     pub(crate) fn scopes_of(&self, authorization: Option<&str>, now: i64) -> Option<&[String]> {
         let (scheme, token) = authorization?.split_once(' ')?;
         let grant = self.tokens.get(token.trim())?;

@@ -129,7 +129,7 @@ impl Run {
                 self.skipped = rng.below(3).min(total - self.failed);
                 self.successful = total - self.failed - self.skipped;
             }
-            // Some runs fail before they process an object.
+            // Some runs fail before they process any objects.
             FAILED => self.failed = if rng.chance(50) { total } else { 0 },
             SKIPPED => self.skipped = total,
             CANCELED | STOPPED => self.successful = total / 2,

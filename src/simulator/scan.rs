@@ -13,7 +13,7 @@ pub struct ScanProfile {
     pub id: String,
     /// Name of the profile.
     pub name: String,
-    /// 0: express, 1: advanced.
+    /// Scan mode: 0 for express, 1 for advanced.
     pub scan_mode: i64,
     /// Free-text description.
     pub description: String,
@@ -31,7 +31,7 @@ pub struct ScanProfile {
     pub archived_mailboxes: bool,
     /// Whether locked objects are ignored in the job status.
     pub ignore_locked: bool,
-    /// `No` or `hh:mm`.
+    /// Time of the daily scan as `hh:mm`, or `No` if there is none.
     pub daily_scan: String,
     /// Whether an email reports objects that are out of policy.
     pub out_of_policy_notification: bool,

@@ -23,13 +23,14 @@ pub(crate) enum Habit {
     Exceptions,
     /// Each run fails or fails to start.
     Failing,
-    /// Successful until [`Schedule::fails_from`]. Afterwards, each run fails before it processes an object.
+    /// Like [`Habit::Steady`] until [`Schedule::fails_from`]. Afterwards, each run fails before it processes any
+    /// objects.
     Broken,
     /// Each final status in turn.
     Rotating,
-    /// Successful until the last slot. Afterwards, no run starts.
+    /// Like [`Habit::Steady`] until the last slot. Afterwards, no run starts.
     Silent,
-    /// Successful until the last slot. The run of that slot never ends.
+    /// Like [`Habit::Steady`] until the last slot. The run of that slot never ends.
     Stuck,
 }
 
@@ -128,7 +129,7 @@ impl Schedule {
         }
     }
 
-    /// Returns the run of a slot in its state at `now`.
+    /// Returns a slot's run in its state at `now`.
     pub(crate) fn run(&self, slot: i64, now: i64) -> Run {
         let mut rng = SeededRng::from_path(&[self.key, slot.cast_unsigned()]);
         let queued = self.start_of(slot);
@@ -231,7 +232,7 @@ impl Schedule {
         let permille = rng.below(1000);
         match self.habit {
             Habit::Steady | Habit::Silent | Habit::Stuck => steady(permille),
-            // Only one slot in four may fail, so the run after a failure always succeeds.
+            // Only the run of every fourth slot may fail, so the run after a failure always creates a restore point.
             Habit::Usual if slot.rem_euclid(4) == 0 && permille >= 995 => FAILED,
             Habit::Usual => steady(permille),
             Habit::Broken if self.start_of(slot) < self.fails_from => steady(permille),

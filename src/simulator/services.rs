@@ -26,11 +26,11 @@ pub struct Services {
     pub seats: BTreeMap<u16, Seats>,
     /// Number of users.
     pub users: u64,
-    /// Number of users with an unprotected mailbox, and with an unprotected OneDrive.
+    /// Number of users with an unprotected mailbox, and number of users with an unprotected OneDrive.
     pub unprotected: [u64; 2],
     /// Products whose apps require consent. If consent was withdrawn, the value is the Unix time of the withdrawal.
     pub consent: BTreeMap<String, Option<i64>>,
-    /// Number of objects by type and sign of ransomware; `None` without the service.
+    /// Number of objects by type and sign of ransomware; `None` if the tenant does not have the service.
     pub signs: Option<[[u64; 3]; 4]>,
     /// State of the baselines, if any.
     pub baseline: Option<Baseline>,
@@ -71,7 +71,7 @@ pub struct Seats {
 /// State of a tenant's baselines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Baseline {
-    /// Status, by its number in the reference.
+    /// Number of the status in the reference.
     pub status: i64,
     /// Number of detected drifts.
     pub drifts: i64,
@@ -85,7 +85,7 @@ pub struct Baseline {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReportRow {
     pub(crate) title: String,
-    /// Status, by its number in the reference.
+    /// Number of the status in the reference.
     pub(crate) status: i64,
     pub(crate) error_code: &'static str,
     pub(crate) comment: String,
@@ -96,8 +96,8 @@ const FAILED: i64 = 1;
 const SKIPPED: i64 = 2;
 const WARNING: i64 = 4;
 
-/// Returns the rows of a run's objects, failed objects first. If the run failed before it processed an object, returns
-/// one row with the reason.
+/// Returns the rows of a run's objects, failed objects first. If the run failed before it processed any objects,
+/// returns one row with the reason.
 pub(crate) fn report(run: &Run, domain: &str, has_consent: bool) -> Vec<ReportRow> {
     let mut rng = SeededRng::from_path(&[run
         .id
@@ -116,7 +116,7 @@ pub(crate) fn report(run: &Run, domain: &str, has_consent: bool) -> Vec<ReportRo
             let (error_code, comment) = match status {
                 FAILED if !has_consent => ("", without_consent(domain)),
                 FAILED | WARNING => problem(&mut rng, &title, domain),
-                SKIPPED => ("", "The object was not changed since the last backup.".to_owned()),
+                SKIPPED => ("", "The object has not changed since the last backup.".to_owned()),
                 _ => ("", String::new()),
             };
             rows.push(ReportRow {

@@ -65,7 +65,7 @@ labelled! {
 }
 
 impl State {
-    /// Returns whether the latest poll failed or was denied, or the last successful poll is too old.
+    /// Returns whether the latest poll failed or was denied, or whether the last successful poll is too old.
     pub fn is_outdated(self) -> bool {
         matches!(self, Self::Stale | Self::Failed | Self::Forbidden)
     }

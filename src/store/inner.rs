@@ -55,7 +55,7 @@ pub(super) struct Inner {
     pub(super) restored: bool,
     /// Number of changes to the set of customers.
     pub(super) membership: u64,
-    /// Number of changes. Caches of derived data compare it to detect that they are outdated.
+    /// Number of changes. A cache of derived data is outdated if the number has changed since the cache was filled.
     pub(super) version: u64,
 }
 

@@ -344,7 +344,7 @@ fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
         };
         match (&line, lines.is_empty()) {
             (Line::State { format: FORMAT, .. }, true) => {}
-            (Line::State { format, .. }, true) => {
+            (Line::State { format, .. }, true) if *format > FORMAT => {
                 return Err(Error::Newer {
                     path: path.to_owned(),
                     format: *format,

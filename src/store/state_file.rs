@@ -348,8 +348,8 @@ impl StateFile {
     /// Replaces the state file with the output of `write`.
     ///
     /// # Errors
-    /// Returns an error if a file operation fails, the path is no longer usable, or a damaged state cannot be set
-    /// aside.
+    /// Returns an error if a file operation fails, the path is no longer usable, or a damaged state file cannot be
+    /// set aside.
     pub fn save(&self, write: impl FnOnce(File) -> io::Result<File>) -> Result<(), Error> {
         let target = self.lock_target()?;
         if self.is_damaged.load(Ordering::Relaxed) {

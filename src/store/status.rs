@@ -192,8 +192,8 @@ impl CollectorSnapshot<'_> {
         self.polls().filter_map(|poll| poll.last_success).max()
     }
 
-    /// Returns the earliest time among the last successful polls of all targets, or `None` if a target has never been
-    /// polled successfully.
+    /// Returns the earliest of the times at which the targets were last polled successfully, or `None` if any target
+    /// has never been polled successfully.
     pub fn oldest_success(&self) -> Option<Timestamp> {
         let successes: Option<Vec<Timestamp>> = self.polls().map(|poll| poll.last_success).collect();
         successes?.into_iter().min()

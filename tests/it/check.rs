@@ -286,7 +286,7 @@ async fn summary_lists_failures_and_skipped_checks() {
         let reported = line(&report, &format!("{collector} "));
         assert!(
             reported.contains("not tried")
-                && reported.ends_with("customer list not fetched; see the result of collector `customers`"),
+                && reported.ends_with("customer list not fetched; see the result of the collector `customers`"),
             "{reported}"
         );
     }
@@ -316,7 +316,7 @@ async fn summary_lists_failures_and_skipped_checks() {
     );
     let jobs = line(&report, "jobs ");
     assert!(
-        jobs.ends_with("no customer available; see the result of collector `customers`"),
+        jobs.ends_with("no customer available; see the result of the collector `customers`"),
         "{jobs}"
     );
 }

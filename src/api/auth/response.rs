@@ -1,4 +1,4 @@
-//! Parses responses of the token endpoint.
+//! Parses responses from the token endpoint.
 
 use std::time::Duration;
 
@@ -55,8 +55,8 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Returns an OAuth error code unchanged. Any other text is replaced, because it could contain secrets, and the result
-/// is logged.
+/// Returns an OAuth error code unchanged. Any other text is replaced, because the result is logged and the text
+/// could contain secrets.
 fn bounded_code(code: &str) -> String {
     const MAX_CODE_CHARS: usize = 40;
     let is_valid = !code.is_empty()

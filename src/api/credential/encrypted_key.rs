@@ -16,7 +16,8 @@ const DATA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01";
 /// `OBJECT IDENTIFIER 1.2.840.113549.1.12.10.1.2`, `pkcs8ShroudedKeyBag`.
 const SHROUDED_KEY_BAG: &[u8] = b"\x06\x0b\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x02";
 
-/// Returns the PKCS#8 key inside `encrypted`, a DER `EncryptedPrivateKeyInfo`, or `None` if there is none.
+/// Decrypts `encrypted`, a DER `EncryptedPrivateKeyInfo`, and returns its PKCS#8 key. Returns `None` if it contains no
+/// key.
 pub(super) fn decrypt(encrypted: &[u8], password: &str) -> Result<Option<PrivateKey>, Error> {
     let archive = Pkcs12Archive::from_pkcs12(&archive_of(encrypted), password)?;
     Ok(archive.keys.into_iter().next().map(|bag| bag.key))

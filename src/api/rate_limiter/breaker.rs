@@ -167,7 +167,7 @@ mod tests {
             breaker.record_failure(1, Duration::ZERO, 0.0);
         }
         assert_eq!(breaker.check(Duration::ZERO), Decision::Allow);
-        // A resource that has recovered counts when it fails again.
+        // A resource that has recovered is counted again if it fails.
         for path in [0, 5, 6, 7, 8] {
             assert_eq!(breaker.check(Duration::ZERO), Decision::Allow);
             breaker.record_failure(path, Duration::ZERO, 0.0);

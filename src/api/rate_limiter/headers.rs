@@ -9,7 +9,7 @@ use jiff::{
 
 use super::MAX_PAUSE;
 
-/// Date formats of HTTP. The last two are obsolete but must be accepted (RFC 9110, section 5.6.7).
+/// HTTP date formats. The last two are obsolete but must be accepted (RFC 9110, section 5.6.7).
 const DATE_FORMATS: [&str; 3] = [
     "%a, %d %b %Y %H:%M:%S GMT",
     "%A, %d-%b-%y %H:%M:%S GMT",

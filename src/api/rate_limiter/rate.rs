@@ -2,9 +2,10 @@
 //! in CUBIC (RFC 9438).
 //!
 //! A linear increase (AIMD) is simpler, but performs worse in the simulation
-//! (`cubic_increase_is_better_than_any_linear_one`). If its step is large enough to detect a lifted limit as early as
-//! the curve does, AIMD uses at least 5 percentage points less of a constant limit. If its step is small enough to use
-//! more of the limit, AIMD takes more than six times as long to detect that the limit has been lifted.
+//! (`cubic_increase_is_better_than_any_linear_one`). With a step large enough to detect a lifted limit as early as
+//! the curve does, AIMD uses at least 5 percentage points less of a constant limit. With a step small enough to use
+//! more of the limit than the curve does, AIMD takes more than six times as long to detect that the limit has been
+//! lifted.
 
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ const THROTTLE_FACTOR: f64 = 0.7;
 /// Factor applied to the rate after an outage, when all clients return at once to a host that has just started.
 const OUTAGE_FACTOR: f64 = 0.1;
 
-/// Time at full use until the rate returns to the last limit, in seconds. The curve is nearly flat around the limit and
-/// then becomes steeper: it reaches almost five times the limit after five minutes. Exceeding the limit causes a pause,
-/// so the curve exceeds it only every few minutes.
+/// Time, in seconds, after which a fully used rate returns to the last limit. The curve is nearly flat around the limit
+/// and then becomes steeper: it reaches almost five times the limit after five minutes. Exceeding the limit causes a
+/// pause, so the curve exceeds it only every few minutes.
 const RECOVERY_SECONDS: f64 = 90.0;
 
 /// Requests per second, between a floor and a ceiling.
@@ -30,7 +31,7 @@ pub(super) struct Rate {
     reduced: f64,
     /// Rate at which the host last throttled a request. The curve is flat near this rate.
     limit: f64,
-    /// Time at full use since the last decrease, in seconds, as credited by successful requests.
+    /// Time since the last decrease for which the rate was fully used, in seconds. Each successful request adds to it.
     recovered_for: f64,
     credited_at: Duration,
 }

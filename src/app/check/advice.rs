@@ -30,7 +30,7 @@ fn advice(error: &api::Error) -> Option<&'static str> {
             "the API rejected a new token; check that api.base_url and api.token_url belong to the same environment"
         }
         api::Error::Status(400 | 404 | 405) => {
-            "check api.version and api.base_url; in a request for one customer, the customer may no longer exist"
+            "check api.version and api.base_url; if the request was for one customer, that customer may no longer exist"
         }
         api::Error::Status(408 | 500..=599) | api::Error::Unavailable(_) => {
             "the API may be down; check the vendor's status page, and try again later"

@@ -27,7 +27,7 @@ pub(super) struct Notes {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) requests: u64,
-    /// Retries; `requests` includes them.
+    /// Repeated attempts; `requests` includes them.
     pub(super) retries: u64,
     /// Responses with status 429.
     pub(super) throttled: u64,
@@ -91,7 +91,7 @@ impl Observer for CheckObserver {
     fn token(&self, _expires_in: Duration) {}
 }
 
-/// Waits for a future with a time limit, and logs progress.
+/// Waits for a future up to a time limit, and logs progress.
 pub(super) async fn within<T>(
     limit: Duration,
     what: &str,

@@ -49,7 +49,7 @@ const COLLECTORS: &[&str] = &[
 struct Kept {
     /// Number of steps at the end of the history that may have samples.
     steps: u32,
-    /// One in this many steps has a sample.
+    /// Number of steps from one sample to the next.
     every: u32,
 }
 

@@ -15,8 +15,8 @@ use crate::store::state_file::StateFile;
 /// Minimum number of seconds between two polls of a customer.
 const STEP: u32 = 4 * 3600;
 
-/// Hours of run history at startup. Every module that has ever been backed up, even in a scenario, has a more recent
-/// restore point.
+/// Hours of run history at startup. Every module that has ever been backed up, even in a scenario, has a restore point
+/// within these hours.
 const HOURS: u32 = 80;
 
 /// Maximum total number of polls, so that a demo with many customers starts quickly. The more customers there are, the

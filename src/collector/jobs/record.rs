@@ -68,7 +68,7 @@ pub struct CompletedRun {
 
 /// Maximum age of a newly completed run at the time of the previous list. An older run counts as newly completed only
 /// if it ended after the newest known run. Otherwise, it is in the list only because the filter or the API version
-/// changed. API replicas lag behind each other by less than this age.
+/// changed. The lag between API replicas is shorter than this.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list: runs by module, and scans by service.
@@ -255,7 +255,7 @@ impl Module {
     }
 }
 
-/// Runs that ended after this time count as newly completed; if it is `None`, every run does.
+/// Runs that ended after this time count as newly completed. If the time is `None`, all runs do.
 #[derive(Clone, Copy)]
 struct CompletionCutoff(Option<Timestamp>);
 

@@ -208,8 +208,8 @@ pub(super) const SHAPE_MODULE: Shape<RenderedModule> = Shape {
     ],
 };
 
-/// Reasons for overridden objectives. The reason is a label of a separate metric, so that a changed reason does not
-/// start new series of other metrics.
+/// The overrides in force, with their reasons. The reason is a label of a separate metric, so that a changed reason
+/// does not start new series of other metrics.
 pub(super) const SHAPE_EXEMPTION: Shape<RenderedModule> = Shape {
     labels: &[
         SERVICE,

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Identity, Product};
 
-/// Maximum number of subscriptions with the same digest that are matched with previous subscriptions. Larger groups are
-/// numbered in order, because the number of pairs grows with the square of the group's size.
+/// Maximum size of a group of subscriptions with the same digest that are matched with previous subscriptions. The
+/// subscriptions of larger groups are numbered in order, because the number of pairs grows with the square of the
+/// group's size.
 const MAX_MATCHED: usize = 64;
 
 /// Removes duplicate subscriptions, and returns how many were removed.

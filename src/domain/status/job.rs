@@ -6,7 +6,7 @@ use super::super::{labelled, present};
 use super::{number, without_separators};
 
 labelled! {
-    /// The status of a run or a scan. A label is also the value in the state file.
+    /// The status of a run or a scan. The label of a status is also its value in the state file.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     #[repr(i8)]
@@ -53,12 +53,12 @@ impl JobStatus {
     }
 
     /// Returns the severity, which is different for every status. Of two rows for one run, the row with the higher
-    /// severity applies, unless the run has ended only in the other row.
+    /// severity applies, unless the run has ended only according to the other row.
     ///
     /// The order, from low to high, is: complete restore point, incomplete restore point, restore point still possible,
-    /// no restore point, failure. A restore point therefore counts only if no row in which the run has ended
-    /// contradicts it. [`JobStatus::Unknown`] is below failures, because it may mean that the run has not ended, and
-    /// must not hide a failure.
+    /// no restore point, failure. A restore point therefore counts only if it is not contradicted by another
+    /// row in which the run has ended. [`JobStatus::Unknown`] is below failures, because it may mean that the run has
+    /// not ended, and must not hide a failure.
     pub const fn severity(self) -> u8 {
         match self {
             Self::Finished => 0,

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-/// Maximum number of decimals of a second: nine, for nanoseconds.
+/// Maximum number of decimal places of the seconds: nine, for nanoseconds.
 const FRACTION_DIGITS: usize = 9;
 
 /// The unparsed rest of a string. Methods that return a boolean, and [`Scanner::digits`], consume text only on success.
@@ -57,7 +57,7 @@ impl<'a> Scanner<'a> {
         self.digits(lengths)?.parse().ok()
     }
 
-    /// Consumes a point and one to nine decimals of a second. Returns nanoseconds, or 0 if there is no point.
+    /// Consumes a decimal point and one to nine digits. Returns nanoseconds, or 0 if there is no decimal point.
     pub(super) fn fraction(&mut self) -> Option<i32> {
         if !self.eat('.') {
             return Some(0);

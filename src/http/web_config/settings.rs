@@ -42,7 +42,7 @@ const KEYS: &[&str] = &[
 /// cost 16, a check takes a few seconds, and at a higher cost, the first scrape could time out.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 
-/// Headers that can be set, with their allowed values. If none are listed, any value is allowed.
+/// Headers that can be set, with their allowed values. If no values are listed, any value is allowed.
 const HEADERS: &[(&str, &[&str])] = &[
     ("Strict-Transport-Security", &[]),
     ("X-Content-Type-Options", &["nosniff"]),
@@ -402,7 +402,7 @@ fn user(name: &str, field: &Field<'_>) -> Result<(String, Secret), Error> {
     })?;
     if !COSTS.contains(&parts.get_cost()) {
         return Err(field.error(format!(
-            "has the cost {}; expected a cost from {} to {}",
+            "has a cost of {}; expected a cost from {} to {}",
             parts.get_cost(),
             COSTS.start(),
             COSTS.end()

@@ -1,8 +1,8 @@
 //! Basic authentication.
 //!
 //! Rejecting an unknown name takes as long as rejecting a wrong password, so that the time does not reveal whether a
-//! name exists. A correct password is verified with bcrypt only once. A keyed hash of the
-//! credentials is then cached, so that scrapes are cheap.
+//! name exists. A correct password is verified with bcrypt only once: a keyed hash of the credentials is then cached,
+//! so that later requests are cheap.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -136,8 +136,9 @@ impl Users {
     }
 
     /// Returns the hash against which a password sent with an unknown name is checked, so that the check takes as long
-    /// as for an existing name. A given unknown name always gets the same hash. Otherwise, if the hashes have different
-    /// bcrypt costs, varying response times would reveal that the name is unknown.
+    /// as for an existing name. The same unknown name is always checked against the same hash. If the hash varied
+    /// between requests and the hashes had different bcrypt costs, varying response times would reveal that the name is
+    /// unknown.
     fn decoy(&self, name: &[u8]) -> Option<&Secret> {
         let [first, ..] = self.tag(&[name]);
         let index = usize::from(first).checked_rem(self.hashes.len())?;

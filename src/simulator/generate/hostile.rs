@@ -166,7 +166,8 @@ impl CustomerGenerator<'_> {
         modules
     }
 
-    /// Returns a second scope of a module, abandoned long ago but still listed.
+    /// Returns a second scope of the customer's first Azure module, if any. The scope was abandoned long ago, but is
+    /// still listed.
     fn dormant_scope(&self, modules: &[Module]) -> Option<Module> {
         let active = modules.iter().find(|module| module.job_type == AZURE)?;
         let end = self.rules.started.saturating_sub(DORMANT_FOR);

@@ -1,4 +1,4 @@
-//! Tests of the hostile and the realistic world.
+//! Tests of the hostile and realistic worlds.
 
 use std::collections::BTreeSet;
 

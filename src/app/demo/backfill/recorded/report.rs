@@ -88,7 +88,8 @@ impl Report {
     }
 }
 
-/// Alert about an incident at a customer. The alert rules report each incident with the worst of these alerts.
+/// Alert about an incident at a customer. If several of these alerts
+/// apply, the alert rules fire only the last of them in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Alert {
     Overdue,
