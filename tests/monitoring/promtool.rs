@@ -240,6 +240,10 @@ fn examples_route_by_tier_and_team() {
         for (labels, receivers) in [
             ("severity=critical area=backup tier=gold", "on-call"),
             ("severity=critical area=backup tier=bronze", "on-call"),
+            (
+                "alertname=ElementsRansomwareSigns severity=critical tier=bronze team=North",
+                "team-north,on-call",
+            ),
             ("severity=critical area=backup", "on-call"),
             ("severity=critical area=backup team=North", "team-north,on-call"),
             ("severity=warning area=backup team=North", "team-north"),
@@ -258,5 +262,7 @@ fn examples_route_by_tier_and_team() {
         };
         assert!(of("bronze").contains("mute_time_intervals: [off-hours]"), "{file}");
         assert!(!of("gold").contains("mute_time_intervals"), "{file}");
+        // The first route that matches is used, so signs of ransomware are not muted for bronze customers.
+        assert!(text.find("ElementsRansomwareSigns") < text.find("tier=\"bronze\""), "{file}");
     }
 }
