@@ -263,6 +263,9 @@ fn examples_route_by_tier_and_team() {
         assert!(of("bronze").contains("mute_time_intervals: [off-hours]"), "{file}");
         assert!(!of("gold").contains("mute_time_intervals"), "{file}");
         // The first route that matches is used, so signs of ransomware are not muted for bronze customers.
-        assert!(text.find("ElementsRansomwareSigns") < text.find("tier=\"bronze\""), "{file}");
+        assert!(
+            text.find("ElementsRansomwareSigns") < text.find("tier=\"bronze\""),
+            "{file}"
+        );
     }
 }
