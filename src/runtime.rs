@@ -28,13 +28,13 @@ pub type SharedScheduleStatus = Arc<Mutex<ScheduleStatus>>;
 /// State of the API client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientStatus {
-    /// Request rate limit per second.
+    /// Request rate limit, in requests per second.
     pub rate: f64,
     /// Earliest expiry of the tokens in use.
     pub token_expiry: Option<SystemTime>,
     /// Expiry of the credential, in seconds since the epoch.
     pub credential_expiry: Option<i64>,
-    /// Whether the latest token request succeeded.
+    /// Whether the latest token request succeeded; `None` if there was none.
     pub token: Option<bool>,
 }
 

@@ -17,8 +17,8 @@ use crate::api::{Api, Endpoint, Error, Failure, Generation, v1, v3};
 use crate::domain::{self, CustomerId, Gigabyte, KnownNames, Pattern, Size, TenantId, Timestamp};
 use crate::exposition::ShapeSink;
 
-/// Maximum number of subscriptions in one response: ten for each of fifty thousand customers. In memory, a
-/// minimal row takes up thirty times its length, so limiting the size of responses is not enough.
+/// Maximum number of subscriptions in one list: ten for each of fifty thousand customers. In memory, a minimal row
+/// takes up thirty times its length, so limiting the size of responses is not enough.
 const MAX_PRODUCTS: usize = 500_000;
 
 /// Index of the first shape whose metrics describe tenants. The metrics of all later shapes also describe tenants.
@@ -58,7 +58,7 @@ pub(super) struct Product {
     held: bool,
     /// Label that distinguishes the subscription from others for the same service; empty if there are no others.
     license: String,
-    /// Number among the subscriptions with the same digest, starting at 1; 0 if not yet assigned.
+    /// Sequence number among the subscriptions with the same digest, starting at 1; 0 if not yet assigned.
     #[serde(rename = "place", default)]
     number: u32,
     identity: Identity,

@@ -40,7 +40,7 @@ pub fn replace_misleading(character: char) -> char {
     }
 }
 
-/// Returns whether a character is replaced in labels. Line breaks are escaped instead.
+/// Returns whether a character is replaced in labels. A newline is escaped instead.
 pub(super) fn is_replaced_in_labels(character: char) -> bool {
     is_misleading(character) && character != '\n'
 }

@@ -21,7 +21,7 @@ const NANOSECONDS_PER_TICK: u32 = 100;
 
 const TICKS_PER_SECOND: i64 = 10_000_000;
 
-/// Valid years, starting before the product existed. The API uses the years 1, 1900 and 9999 for "never".
+/// Valid years. The range begins before the product existed. The API uses the years 1, 1900 and 9999 for "never".
 const YEARS: Range<i16> = 1980..2200;
 
 /// The same years in seconds since the Unix epoch.
@@ -65,7 +65,7 @@ impl Timestamp {
         jiff::Timestamp::from_second(self.as_whole_unix_seconds()).ok()
     }
 
-    /// Returns the time since `earlier`, or zero if `earlier` is later.
+    /// Returns the duration since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         let ticks = u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default();
         Duration::from_micros(ticks / 10)
@@ -105,19 +105,19 @@ pub enum DailyScan {
 /// A date has the form `2025-02-01` or, month first, `12-31-2026`. The separator is `-`, `/` or `.`, and the month and
 /// the day have one or two digits. The day comes first only if the first number cannot be a month. A time may follow
 /// after `T` or spaces: `3:21`, `03:21:16` or `06:29:55 AM`. The seconds may have up to nine decimal places, of
-/// which seven are used. The offset is `Z`, `UTC`, `+00:00`, `-0530`, `+2` or missing. A year before 1980 or after 2199
-/// means "never"; the value is then absent.
+/// which seven are used. The offset, if any, is written as `Z`, `UTC`, `GMT`, `+00:00`, `-0530` or `+2`. A year before
+/// 1980 or after 2199 means "never"; the value is then absent.
 ///
 /// A number means seconds or milliseconds since 1970, or .NET ticks. The three ranges do not overlap. 0 means that the
 /// value is absent.
 ///
-/// The API returns times such as `12-31-2026T12:00:00Z` as the end of licences, probably because it formats midnight
-/// with a 12-hour clock. They are still parsed as noon, which is on the same day in nearly every time zone and is off
-/// by at most half a day.
+/// The API returns times such as `12-31-2026T12:00:00Z` as the end of a subscription, probably because it formats
+/// midnight with a 12-hour clock. They are still parsed as noon, which is on the same day in nearly every time zone and
+/// is off by at most half a day.
 ///
 /// # Errors
 ///
-/// Returns an error for any other text, and for a date or time that does not exist, such as February 30, 24:00 or a
+/// Returns an error for any other text, for a date or time that does not exist, such as February 30 or 24:00, and for a
 /// leap second.
 pub fn timestamp(text: &str) -> Parsed<Timestamp> {
     let timestamp = parse_present(text, |text| from_number(text).or_else(|| from_date(text)))?;

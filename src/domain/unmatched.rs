@@ -58,7 +58,7 @@ impl UnmatchedPattern {
     pub fn what(&self) -> &'static str {
         match self.subject {
             Subject::Customer => "no customer",
-            Subject::Attribute(_) => "no row of customers.attributes_file",
+            Subject::Attribute(_) => "no row in customers.attributes_file",
             Subject::Service => "no service",
             Subject::Module => "no module",
             Subject::Scope => "no backup scope",
@@ -80,7 +80,7 @@ impl KnownNames {
         }
     }
 
-    /// Adds the names of a customer's module or backup scope.
+    /// Adds the names of a customer's module, its service and, if it has one, its backup scope.
     pub fn add_module(&mut self, service: &str, module: &str, scope: Option<&str>) {
         let named = [
             (&mut self.services, Some(service)),
@@ -122,8 +122,8 @@ impl KnownNames {
         self.modules.extend(module_names().map(str::to_owned));
     }
 
-    /// Returns the patterns that match none of these names. Considers the filter and the overrides that have not ended.
-    /// Patterns for services, modules and scopes are checked only if at least one module is known.
+    /// Checks the patterns of the filter and of the overrides that have not expired, and returns those that match none
+    /// of these names. Patterns for services, modules and scopes are checked only if at least one module is known.
     pub fn unmatched(
         &self,
         filter: &CustomerFilter,

@@ -122,7 +122,7 @@ pub trait Block: fmt::Debug + Send + Sync {
 /// The records of one collector.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// All records in order.
+    /// Blocks that together contain all records, in order.
     pub blocks: Vec<Arc<dyn Block>>,
     /// Time for which values are served after the last successful poll.
     pub stale_after: Duration,
@@ -212,7 +212,7 @@ impl Renderer {
     }
 
     /// Appends the next frame to `text`. Returns false if no frames follow. Does not reallocate `text` if it has a
-    /// spare capacity of [`frame_capacity`].
+    /// spare capacity of at least [`frame_capacity`].
     pub fn append_frame(&mut self, text: &mut Vec<u8>) -> bool {
         let max_end = text.len() + FRAME_BYTES;
         let min_end = text.len() + MIN_FRAME_BYTES;

@@ -45,7 +45,7 @@ impl Caller {
         self.is_authenticated = true;
     }
 
-    /// Returns whether the client is on this machine. Also recognizes IPv4 addresses that an IPv6 socket reports.
+    /// Returns whether the client is on this machine. Also recognizes IPv4-mapped IPv6 addresses.
     fn is_local(self) -> bool {
         self.address.to_canonical().is_loopback()
     }

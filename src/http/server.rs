@@ -104,7 +104,7 @@ impl Listener {
     ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
         let slot = Arc::clone(slots).acquire_owned().await.ok()?;
         let (stream, peer) = acceptor.accept(&self.0).await;
-        // Frames are written in one piece, so delaying small packets has no advantage.
+        // Each part of a response is written in one piece, so delaying small packets has no advantage.
         let _ = stream.set_nodelay(true);
         Some((stream, peer.ip(), slot))
     }

@@ -1,4 +1,4 @@
-//! Parsed requests, and responses before delivery.
+//! Parsed requests, and responses that have not been sent yet.
 
 use std::collections::BTreeMap;
 
@@ -151,7 +151,7 @@ impl ApiResponse {
     }
 }
 
-/// Returns the object with `fields` replaced or added.
+/// Adds `fields` to an object, replacing existing fields with the same names.
 pub(crate) fn with_fields(mut value: Value, fields: &BTreeMap<String, Value>) -> Value {
     if let Value::Object(object) = &mut value {
         object.extend(fields.iter().map(|(name, field)| (name.clone(), field.clone())));
@@ -168,8 +168,8 @@ pub(crate) fn product(product: &Product) -> Value {
     with_fields(json!(own_fields), &product.raw_fields)
 }
 
-/// Formats a duration as the API does, such as `17m39s`. Returns `N/A` if a time is missing or the end precedes the
-/// start.
+/// Formats a duration as the API does, for example as `17m39s`. Returns `N/A` if a time is missing or the end precedes
+/// the start.
 pub(crate) fn duration(start: Option<i64>, end: Option<i64>) -> String {
     let seconds = match (start, end) {
         (Some(start), Some(end)) if end >= start => end.saturating_sub(start),
@@ -184,7 +184,7 @@ pub(crate) fn duration(start: Option<i64>, end: Option<i64>) -> String {
     }
 }
 
-/// Formats a Unix time in whole seconds, such as `2025-09-11T03:21:16Z`.
+/// Formats a Unix time in whole seconds, for example as `2025-09-11T03:21:16Z`.
 pub(crate) fn time(at: Option<i64>) -> String {
     format_time(at, "%Y-%m-%dT%H:%M:%SZ")
 }

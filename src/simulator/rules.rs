@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::incidents::{Incident, incidents};
 use super::{History, Settings};
 
-/// Maximum number of runs per module, which is enough for a history at startup.
+/// Maximum number of runs per module, which is enough for the history that is generated at startup.
 const MAX_RUNS_PER_MODULE: usize = 60;
 
 /// Approximate maximum number of runs in total, so that a world of ten thousand customers fits into a small machine's

@@ -10,7 +10,7 @@ use super::rules::Rules;
 use super::run::Run;
 use super::{History, Settings};
 
-/// Interval at which customers join, and at which customers leave, in seconds before time compression.
+/// Time after which another customer joins, and after which another customer leaves, in uncompressed seconds.
 const CHURN_INTERVAL: u32 = 20 * 3600;
 
 /// Maximum number of customers that join, and of customers that leave, each time the world advances. Without a limit,

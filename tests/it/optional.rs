@@ -376,7 +376,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
         .await
         .unwrap();
     assert!(
-        page.contains("Errors of the latest runs") && page.contains("Consent to the app &lt;name&gt; was withdrawn"),
+        page.contains("Errors in the latest runs") && page.contains("Consent to the app &lt;name&gt; was withdrawn"),
         "{page}"
     );
     for name in [

@@ -85,7 +85,7 @@ fn content(site: &Site, detail: &CustomerDetail, runs: &CustomerRuns, now: Times
         }
         @if !detail.errors.is_empty() {
             section #why data-live aria-labelledby="why-title" {
-                h2 #why-title { "Errors of the latest runs" }
+                h2 #why-title { "Errors in the latest runs" }
                 (common_errors(&detail.errors))
             }
         }

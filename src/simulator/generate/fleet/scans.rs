@@ -6,7 +6,7 @@ use crate::simulator::names;
 use crate::simulator::run::status;
 use crate::simulator::scan::{Container, DailyReport, ScanProfile, Scans};
 
-/// Names of profiles and their object types.
+/// Scan profiles, each with its name and its object types.
 const PROFILES: [(&str, &[u16]); 3] = [
     ("Default scan profile", &[0, 1, 2, 5]),
     ("Teams and groups", &[5, 9, 10]),
