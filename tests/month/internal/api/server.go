@@ -57,13 +57,6 @@ func Listen(clock *vtime.Clock, w *world.World, seed int64) (*Server, error) {
 // Address returns the listen address.
 func (s *Server) Address() string { return s.listener.Addr().String() }
 
-// Requests returns the number of handled requests.
-func (s *Server) Requests() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.requests
-}
-
 func (s *Server) accept() {
 	for {
 		conn, err := s.listener.Accept()

@@ -1,6 +1,7 @@
 package prom
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -11,7 +12,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -41,13 +41,9 @@ type Notify func(at time.Time, alerts []*rules.Alert)
 type Engine struct {
 	store       *store
 	queries     *queries
-	stages      [][]*rules.Group // groups in a stage do not read each other's series
-	readByRules map[string]bool  // names of series that rules read
+	groups      []*rules.Group
+	readByRules map[string]bool // names of series that rules read
 	step        time.Duration
-	running     sync.WaitGroup
-
-	// EvaluationTime is the real time spent on evaluations.
-	EvaluationTime time.Duration
 }
 
 type timestampKey struct{}
@@ -85,18 +81,14 @@ func NewEngine(o Options) (*Engine, error) {
 		return nil, err
 	}
 	external := &url.URL{Scheme: "http", Host: "prometheus.example"}
-	var mu sync.Mutex
-	controller := newConcurrency()
 	manager := rules.NewManager(&rules.ManagerOptions{
 		ExternalURL: external, QueryFunc: rules.EngineQueryFunc(e.queries, e.store), Context: context.Background(),
 		Appendable: e.store, Queryable: e.store, OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Minute,
-		RuleConcurrencyController: controller, RuleDependencyController: loader{}, GroupLoader: loader{},
+		RuleDependencyController: loader{}, GroupLoader: loader{},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		NotifyFunc: func(ctx context.Context, _ string, alerts ...*rules.Alert) {
 			at, ok := ctx.Value(timestampKey{}).(time.Time)
 			if ok && len(alerts) > 0 {
-				mu.Lock()
-				defer mu.Unlock()
 				for _, a := range alerts { // each alert is a copy for this notification
 					a.Labels = set.restore(a.Labels)
 				}
@@ -110,28 +102,26 @@ func NewEngine(o Options) (*Engine, error) {
 	}
 	for _, g := range groups {
 		for _, r := range g.Rules() {
-			controller.reads[r] = e.recordReads(r)
+			e.recordReads(r)
 			if alerting, ok := r.(*rules.AlertingRule); ok {
 				alerting.SetRestored(true) // otherwise, the rule would never write ALERTS
 			}
 		}
 	}
-	e.buildStages(slices.Collect(maps.Values(groups)))
+	e.groups = slices.SortedFunc(maps.Values(groups), compareGroups)
 	return e, nil
 }
 
 func (e *Engine) Close() error { return e.store.db.Close() }
 
-// recordReads records which series a rule reads, and which of them it reads over a range. It returns the names of all
-// series that the rule reads.
-func (e *Engine) recordReads(r rules.Rule) map[string]bool {
-	names := map[string]bool{}
+// recordReads records which series a rule reads, and which of them it reads over a range.
+func (e *Engine) recordReads(r rules.Rule) {
 	parser.Inspect(unwrap(r), func(n parser.Node, path []parser.Node) error {
 		selector, ok := n.(*parser.VectorSelector)
 		if !ok {
 			return nil
 		}
-		names[selector.Name] = true
+		e.readByRules[selector.Name] = true
 		ranged := selector.OriginalOffset != 0 || selector.Timestamp != nil || selector.Name == ""
 		for i, parent := range path {
 			switch parent := parent.(type) {
@@ -151,65 +141,38 @@ func (e *Engine) recordReads(r rules.Rule) map[string]bool {
 		}
 		return nil
 	})
-	maps.Copy(e.readByRules, names)
-	return names
 }
 
-// buildStages creates a stage for each recording group, in alphabetical order, and then one stage for all alerting
-// groups. The groups of a stage run in parallel.
-func (e *Engine) buildStages(groups []*rules.Group) {
-	slices.SortFunc(groups, func(a, b *rules.Group) int { return strings.Compare(a.Name(), b.Name()) })
-	var recording, alerting []*rules.Group
-	for _, g := range groups {
+// compareGroups sorts groups with recording rules first, and then by name.
+func compareGroups(a, b *rules.Group) int {
+	onlyAlerts := func(g *rules.Group) int {
 		if slices.ContainsFunc(g.Rules(), func(r rules.Rule) bool { _, ok := r.(*rules.RecordingRule); return ok }) {
-			recording = append(recording, g)
-		} else {
-			alerting = append(alerting, g)
+			return 0
 		}
+		return 1
 	}
-	for _, g := range recording {
-		e.stages = append(e.stages, []*rules.Group{g})
-	}
-	e.stages = append(e.stages, alerting)
+	return cmp.Or(onlyAlerts(a)-onlyAlerts(b), strings.Compare(a.Name(), b.Name()))
 }
 
-// Evaluate runs the groups that are due.
+// Evaluate runs the groups that are due, one after the other: the exporter runs on the other core.
 func (e *Engine) Evaluate(now time.Time) {
-	start := time.Now()
 	at := now
-	for _, stage := range e.stages {
-		var wg sync.WaitGroup
-		for _, g := range stage {
-			at = at.Add(offset)
-			if every := int64(math.Max(1, math.Round(float64(g.Interval())/float64(e.step)))); now.Unix()/int64(e.step.Seconds())%every != 0 {
-				continue
-			}
-			wg.Add(1)
-			go func(at time.Time) {
-				defer wg.Done()
-				g.Eval(context.WithValue(context.Background(), timestampKey{}, at), at)
-			}(at)
+	for _, g := range e.groups {
+		at = at.Add(offset)
+		every := int64(math.Max(1, math.Round(float64(g.Interval())/float64(e.step))))
+		if now.Unix()/int64(e.step.Seconds())%every == 0 {
+			g.Eval(context.WithValue(context.Background(), timestampKey{}, at), at)
 		}
-		wg.Wait()
 	}
-	e.EvaluationTime += time.Since(start)
 }
-
-// Start begins an evaluation. Until it has ended, no series may be written.
-func (e *Engine) Start(now time.Time) { e.running.Go(func() { e.Evaluate(now) }) }
-
-// Wait waits until the evaluation has ended.
-func (e *Engine) Wait() { e.running.Wait() }
 
 // Unhealthy returns the rules whose last evaluation failed.
 func (e *Engine) Unhealthy() []string {
 	var failed []string
-	for _, stage := range e.stages {
-		for _, g := range stage {
-			for _, r := range g.Rules() {
-				if err := r.LastError(); err != nil {
-					failed = append(failed, r.Name()+": "+err.Error())
-				}
+	for _, g := range e.groups {
+		for _, r := range g.Rules() {
+			if err := r.LastError(); err != nil {
+				failed = append(failed, r.Name()+": "+err.Error())
 			}
 		}
 	}

@@ -4,46 +4,62 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Log records scraped values for replays, in these lines:
+// Log records scraped values for the rules engine and for replays, in these lines:
 //
-//	T <Unix seconds> <job> <instance>   a scrape starts
-//	N <id> <series>                     first occurrence of a series
+//	T <Unix seconds>                    the scrapes of a step start
+//	N <id> <series>                     first occurrence of a series; ids are consecutive and start at 1
 //	<id> <value>                        a value changed or reappeared
 //	- <id>                              a series ended
-//	U <job> <instance> <0|1>            the value of up after the scrape
+//	U <job> <instance> <0|1>            the value of up after a target's scrape
+//	E                                   the scrapes of the step have ended; the rules are evaluated
 //	X <job> <instance>                  a target was removed
 type Log struct {
-	file *os.File
-	out  *bufio.Writer
+	closers []io.Closer
+	out     *bufio.Writer
+	err     error
 }
 
-// NewLog creates the file at path, or truncates it.
-func NewLog(path string) (*Log, error) {
-	file, err := os.Create(path)
-	if err != nil {
-		return nil, err
+// NewLog returns a log that writes to all outputs.
+func NewLog(outputs ...io.WriteCloser) *Log {
+	l := &Log{}
+	var writers []io.Writer
+	for _, o := range outputs {
+		l.closers = append(l.closers, o)
+		writers = append(writers, o)
 	}
-	const buffer = 1 << 20
-	return &Log{file, bufio.NewWriterSize(file, buffer)}, nil
+	l.out = bufio.NewWriter(io.MultiWriter(writers...))
+	return l
 }
 
-// Close flushes and closes the log. It also returns errors from earlier writes.
-func (l *Log) Close() error { return errors.Join(l.out.Flush(), l.file.Close()) }
-
-// tick records the time of a scrape without targets.
-func (l *Log) tick(now int64) { l.line("T %d\n", now/1000) }
-
-func (l *Log) begin(now int64, t *Target) { l.line("T %d %s %s\n", now/1000, t.Job, t.Instance) }
-func (l *Log) name(id int, of labels.Labels) {
-	l.line("N %d %s\n", id, of)
+// Close flushes the log and closes its outputs. It also returns errors from earlier writes.
+func (l *Log) Close() error {
+	err := l.out.Flush()
+	for _, c := range l.closers {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
-func (l *Log) value(id int, v float64)      { l.line("%d %v\n", id, v) }
-func (l *Log) stale(id int)                 { l.line("- %d\n", id) }
-func (l *Log) up(t *Target, up float64)     { l.line("U %s %s %v\n", t.Job, t.Instance, up) }
-func (l *Log) removed(t *Target)            { l.line("X %s %s\n", t.Job, t.Instance) }
-func (l *Log) line(format string, a ...any) { _, _ = fmt.Fprintf(l.out, format, a...) } // Close reports errors
+
+func (l *Log) begin(now int64)               { l.line("T %d\n", now/1000) }
+func (l *Log) name(id int, of labels.Labels) { l.line("N %d %s\n", id, of) }
+func (l *Log) value(id int, v float64)       { l.line("%d %v\n", id, v) }
+func (l *Log) stale(id int)                  { l.line("- %d\n", id) }
+func (l *Log) up(t *Target, up int)          { l.line("U %s %s %d\n", t.Job, t.Instance, up) }
+func (l *Log) removed(t *Target)             { l.line("X %s %s\n", t.Job, t.Instance) }
+
+// end ends a step. It returns errors from all earlier writes.
+func (l *Log) end() error {
+	l.line("E\n")
+	return l.err
+}
+
+func (l *Log) line(format string, a ...any) {
+	if _, err := fmt.Fprintf(l.out, format, a...); err != nil {
+		l.err = err
+	}
+}

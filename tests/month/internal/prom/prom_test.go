@@ -1,6 +1,8 @@
 package prom
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,36 +33,42 @@ groups:
         expr: last_over_time(elements_last[1h]) unless elements_last
 `
 
+type closer struct{ io.Writer }
+
+func (closer) Close() error { return nil }
+
 // writeLog writes an hour of scrapes, whose only series ends after thirty minutes.
-func writeLog(t *testing.T, path string) {
+func writeLog(t *testing.T) *bytes.Buffer {
 	t.Helper()
-	log, err := NewLog(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := &bytes.Buffer{}
+	log := NewLog(closer{text})
 	target := &Target{Job: "elements", Instance: "a:1"}
 	for minute := range int64(60) {
-		log.begin(minute*60_000+60_000, target)
+		log.begin(minute*60_000 + 60_000)
 		if minute == 0 {
-			log.line("N 1 {__name__=\"elements_last\", customer_id=\"c\"}\n1 0\n")
+			log.name(1, labels.FromStrings(labels.MetricName, "elements_last", "customer_id", "c"))
+			log.value(1, 0)
 		}
 		if minute == 30 {
 			log.stale(1)
 		}
 		log.up(target, 1)
+		if err := log.end(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return text
 }
 
-func TestReplayFiresAlertsWithLabelsOfRules(t *testing.T) {
+func TestReadFiresAlertsWithLabelsOfRules(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "rules.yml")
 	if err := os.WriteFile(file, []byte(ruleText), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	writeLog(t, filepath.Join(dir, "samples.log"))
 	firstFired := map[string]int64{}
 	engine, err := NewEngine(Options{Dir: filepath.Join(dir, "tsdb"), Files: []string{file}, Step: time.Minute, Notify: func(at time.Time, alerts []*rules.Alert) {
 		for _, a := range alerts {
@@ -74,7 +82,7 @@ func TestReplayFiresAlertsWithLabelsOfRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps := 0
-	if err := engine.Replay(filepath.Join(dir, "samples.log"), func(time.Time) error { steps++; return nil }); err != nil {
+	if err := engine.Read(writeLog(t), func(time.Time) error { steps++; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if err := engine.Close(); err != nil {

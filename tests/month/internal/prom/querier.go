@@ -72,7 +72,7 @@ func (q *querier) Select(ctx context.Context, sorted bool, h *storage.SelectHint
 	}
 	isLast := h != nil && h.Func == lastOverTime && h.Range != 0 && !q.store.ranged[name]
 	isInstant := h != nil && h.Range == 0 && h.End-h.Start <= lookback.Milliseconds()
-	if name == "" || !isLast && !isInstant || h.End < q.store.newestAt() {
+	if name == "" || !isLast && !isInstant || h.End < q.store.newest {
 		db, err := q.open()
 		if err != nil {
 			return storage.ErrSeriesSet(err)
@@ -82,16 +82,8 @@ func (q *querier) Select(ctx context.Context, sorted bool, h *storage.SelectHint
 	return q.store.newestSamples(name, isLast, h, ms)
 }
 
-func (s *store) newestAt() int64 {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.newest
-}
-
 func (s *store) newestSamples(name string, ofRange bool, h *storage.SelectHints, ms []*labels.Matcher) *newestSet {
 	set := &newestSet{at: -1}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 next:
 	for _, one := range s.byName[name] {
 		t, v := one.t, one.v

@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/value"
 
 	"month/internal/vtime"
 )
@@ -25,17 +24,13 @@ const scrapeTimeout = 2 * time.Minute
 // processStart is a metric whose value comes from the kernel, which does not use the virtual clock.
 const processStart = "process_start_time_seconds"
 
-// Scraper scrapes targets into an engine and logs changes.
+// Scraper scrapes targets and logs changes.
 type Scraper struct {
 	clock   *vtime.Clock
-	engine  *Engine
 	log     *Log
 	client  *http.Client
 	targets []*Target
 	ids     int
-
-	// Samples is the number of scraped samples.
-	Samples int
 }
 
 // Target is a scrape target.
@@ -51,22 +46,20 @@ type Target struct {
 	query         string
 	series        map[string]*scraped
 	live          map[string]*scraped
-	up            *series
 	scrape        int
 }
 
 // scraped is one series of the exposition.
 type scraped struct {
 	labels labels.Labels
-	series *series // nil if no rule reads it; it is still logged, so that the run can be replayed with other rules
-	fixed  bool    // the value is the start time of the process
+	fixed  bool // the value is the start time of the process
 	id     int
 	last   float64
 	scrape int
 }
 
 // NewScraper returns a scraper without targets.
-func NewScraper(clock *vtime.Clock, engine *Engine, log *Log) *Scraper {
+func NewScraper(clock *vtime.Clock, log *Log) *Scraper {
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 		if err != nil {
@@ -75,7 +68,7 @@ func NewScraper(clock *vtime.Clock, engine *Engine, log *Log) *Scraper {
 		return clock.Count(conn), nil
 	}
 	return &Scraper{
-		clock: clock, engine: engine, log: log,
+		clock: clock, log: log,
 		client: &http.Client{Timeout: scrapeTimeout, Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialContext: dial}},
 	}
 }
@@ -84,81 +77,56 @@ func NewScraper(clock *vtime.Clock, engine *Engine, log *Log) *Scraper {
 func (s *Scraper) Add(address, job, instance, query string) *Target {
 	t := &Target{
 		Address: address, Started: s.clock.Now(), Job: job, Instance: instance, query: query,
-		series: map[string]*scraped{}, live: map[string]*scraped{}, up: s.engine.up(job, instance),
+		series: map[string]*scraped{}, live: map[string]*scraped{},
 	}
 	s.targets = append(s.targets, t)
 	return t
 }
 
-func (e *Engine) up(job, instance string) *series {
-	return e.store.series(labels.FromStrings(labels.MetricName, "up", "job", job, "instance", instance))
-}
-
 // Remove removes a target. Its series become stale.
-func (s *Scraper) Remove(t *Target) error {
-	s.engine.Wait()
-	app := s.engine.store.appender(context.Background())
-	now := s.clock.Now().UnixMilli()
+func (s *Scraper) Remove(t *Target) {
 	t.scrape += 2 // so that no sample seems to be from the latest scrape or the one before
-	err := s.expire(app, t, now)
+	s.expire(t)
 	s.log.removed(t)
-	err = errors.Join(err, app.put(t.up, now, math.Float64frombits(value.StaleNaN)), app.Commit())
-	for i, other := range s.targets {
-		if other == t {
-			s.targets = append(s.targets[:i], s.targets[i+1:]...)
-			break
-		}
-	}
-	return err
+	s.targets = slices.DeleteFunc(s.targets, func(other *Target) bool { return other == t })
 }
 
 // AddAgain adds a removed target again.
 func (s *Scraper) AddAgain(t *Target) { s.targets = append(s.targets, t) }
 
-// expire writes stale markers for the series that are missing from the latest scrape.
-func (s *Scraper) expire(app *appender, t *Target, now int64) error {
-	var errs []error
+// expire ends the series that are missing from the latest scrape.
+func (s *Scraper) expire(t *Target) {
 	for line, one := range t.live {
 		if one.scrape != t.scrape {
-			if one.series != nil {
-				errs = append(errs, app.put(one.series, now, math.Float64frombits(value.StaleNaN)))
-			}
 			s.log.stale(one.id)
 			delete(t.live, line)
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // Scrape scrapes all targets.
 func (s *Scraper) Scrape() error {
-	if len(s.targets) == 0 {
-		s.log.tick(s.clock.Now().UnixMilli())
-	}
+	s.log.begin(s.clock.Now().UnixMilli())
 	for _, t := range s.targets {
 		if err := s.scrape(t); err != nil {
 			return fmt.Errorf("scrape of %s: %w", t.Instance, err)
 		}
 	}
-	return nil
+	return s.log.end()
 }
 
 func (s *Scraper) scrape(t *Target) error {
-	now := s.clock.Now().UnixMilli()
 	t.scrape++
-	s.log.begin(now, t)
-	s.engine.store.advance(now)
-	app := s.engine.store.appender(context.Background())
-	up := 0.
+	up := 0
 	if body, err := s.fetch(t); err == nil {
 		up = 1
-		if err := s.appendSamples(app, t, now, body); err != nil {
+		if err := s.logSamples(t, body); err != nil {
 			return err
 		}
 	}
-	err := s.expire(app, t, now)
+	s.expire(t)
 	s.log.up(t, up)
-	return errors.Join(err, app.put(t.up, now, up), app.Commit())
+	return nil
 }
 
 func (s *Scraper) fetch(t *Target) ([]byte, error) {
@@ -176,8 +144,8 @@ func (s *Scraper) fetch(t *Target) ([]byte, error) {
 	return io.ReadAll(response.Body)
 }
 
-// appendSamples appends the samples of an exposition.
-func (s *Scraper) appendSamples(app *appender, t *Target, now int64, body []byte) error {
+// logSamples logs the changes since the previous exposition.
+func (s *Scraper) logSamples(t *Target, body []byte) error {
 	for len(body) > 0 {
 		line, rest, _ := bytes.Cut(body, []byte{'\n'})
 		body = rest
@@ -190,7 +158,7 @@ func (s *Scraper) appendSamples(app *appender, t *Target, now int64, body []byte
 		}
 		one, seen := t.series[string(line[:space])]
 		if !seen {
-			found, err := s.find(t, string(line[:space]))
+			found, err := parse(t, string(line[:space]))
 			if err != nil {
 				return err
 			}
@@ -204,12 +172,6 @@ func (s *Scraper) appendSamples(app *appender, t *Target, now int64, body []byte
 		if one.fixed {
 			v = float64(t.Started.UnixMilli()) / 1000
 		}
-		if one.series != nil {
-			if err := app.put(one.series, now, v); err != nil {
-				return err
-			}
-		}
-		s.Samples++
 		isNew := one.scrape != t.scrape-1 || one.id == 0
 		if isNew {
 			t.live[string(line[:space])] = one
@@ -231,7 +193,8 @@ func (s *Scraper) logSample(one *scraped, v float64) {
 	s.log.value(one.id, v)
 }
 
-func (s *Scraper) find(t *Target, line string) (*scraped, error) {
+// parse returns a target's series from a line of its exposition.
+func parse(t *Target, line string) (*scraped, error) {
 	parsed, err := promqlParser.ParseMetric(line)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", line, err)
@@ -239,10 +202,5 @@ func (s *Scraper) find(t *Target, line string) (*scraped, error) {
 	b := labels.NewBuilder(parsed)
 	b.Set("job", t.Job)
 	b.Set("instance", t.Instance)
-	name := parsed.Get(labels.MetricName)
-	one := &scraped{labels: b.Labels(), fixed: name == processStart}
-	if s.engine.readByRules[name] {
-		one.series = s.engine.store.series(one.labels)
-	}
-	return one, nil
+	return &scraped{labels: b.Labels(), fixed: parsed.Get(labels.MetricName) == processStart}, nil
 }

@@ -2,7 +2,6 @@ package prom
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -50,20 +49,18 @@ func (loader) Parse(query string) (parser.Expr, error) {
 	return &statement{Expr: expr, text: expr.String()}, nil
 }
 
-// AnalyseRules implements rules.RuleDependencyController. The type concurrency tracks the dependencies between rules.
+// AnalyseRules implements rules.RuleDependencyController. Dependencies do not matter, because rules are evaluated one
+// after the other.
 func (loader) AnalyseRules([]rules.Rule) {}
 
 // queries is a promql.QueryEngine that parses each query only once.
 type queries struct {
 	*promql.Engine
-	mu   sync.Mutex
 	idle map[string][]*reusedQuery
 }
 
 // NewInstantQuery implements promql.QueryEngine.
 func (q *queries) NewInstantQuery(ctx context.Context, source storage.Queryable, opts promql.QueryOpts, text string, at time.Time) (promql.Query, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	if idle := q.idle[text]; len(idle) > 0 {
 		last := idle[len(idle)-1]
 		q.idle[text] = idle[:len(idle)-1]
@@ -74,32 +71,35 @@ func (q *queries) NewInstantQuery(ctx context.Context, source storage.Queryable,
 	if err != nil {
 		return nil, err
 	}
-	return &reusedQuery{Query: query, owner: q}, nil
+	reused := &reusedQuery{Query: query, owner: q}
+	parser.Inspect(query.Statement().(*parser.EvalStmt).Expr, func(n parser.Node, _ []parser.Node) error {
+		if selector, ok := n.(*parser.VectorSelector); ok {
+			reused.selectors = append(reused.selectors, selector)
+		}
+		return nil
+	})
+	return reused, nil
 }
 
 // reusedQuery is a query that can be executed again.
 type reusedQuery struct {
 	promql.Query
-	owner *queries
+	owner     *queries
+	selectors []*parser.VectorSelector
 }
 
 // reset prepares the next execution. It drops the series of the previous execution.
 func (q *reusedQuery) reset(at time.Time) {
 	s := q.Statement().(*parser.EvalStmt)
 	s.Start, s.End = at, at
-	parser.Inspect(s.Expr, func(n parser.Node, _ []parser.Node) error {
-		if selector, ok := n.(*parser.VectorSelector); ok {
-			selector.Series, selector.UnexpandedSeriesSet = nil, nil
-		}
-		return nil
-	})
+	for _, selector := range q.selectors {
+		selector.Series, selector.UnexpandedSeriesSet = nil, nil
+	}
 }
 
 // Exec implements promql.Query.
 func (q *reusedQuery) Exec(ctx context.Context) *promql.Result {
 	defer func() {
-		q.owner.mu.Lock()
-		defer q.owner.mu.Unlock()
 		text := q.String()
 		q.owner.idle[text] = append(q.owner.idle[text], q)
 	}()

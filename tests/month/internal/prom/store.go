@@ -2,7 +2,6 @@ package prom
 
 import (
 	"context"
-	"sync"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -28,21 +27,16 @@ type series struct {
 
 // store contains the series that rules read or write.
 type store struct {
-	mu     sync.RWMutex
 	byName map[string]map[uint64]*series
 	ranged map[string]bool // names of series that the TSDB must contain
 	db     *tsdb.DB
-	// newest is the time of the latest scrape. Results of rules do not advance it: the groups of a stage write at
-	// different times, so a query from an earlier group would seem to be in the past.
+	// newest is the time of the latest scrape. Results of rules do not advance it: groups write at different times, so a
+	// query from an earlier group would seem to be in the past.
 	newest int64
 }
 
 // advance sets the time of the scrape.
-func (s *store) advance(now int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.newest = max(s.newest, now)
-}
+func (s *store) advance(now int64) { s.newest = max(s.newest, now) }
 
 func newStore(db *tsdb.DB) *store {
 	return &store{db: db, byName: map[string]map[uint64]*series{}, ranged: map[string]bool{}}
@@ -50,8 +44,6 @@ func newStore(db *tsdb.DB) *store {
 
 func (s *store) series(l labels.Labels) *series {
 	name, hash := l.Get(labels.MetricName), l.Hash()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	family := s.byName[name]
 	if family == nil {
 		family = map[uint64]*series{}
@@ -83,8 +75,6 @@ func (a *appender) put(s *series, t int64, v float64) error {
 		}
 		s.ref = ref
 	}
-	a.store.mu.Lock()
-	defer a.store.mu.Unlock()
 	if t >= s.t {
 		s.t, s.v = t, v
 		if !value.IsStaleNaN(v) {

@@ -32,7 +32,7 @@ func (f *fleet) schedule() {
 			f.at(i.Start, func() error { last(x).Failing = true; return nil })
 			f.at(i.End, func() error { last(x).Failing = false; return nil })
 		case world.TargetMissing:
-			f.at(i.Start, func() error { return f.scraper.Remove(last(x)) })
+			f.at(i.Start, func() error { f.scraper.Remove(last(x)); return nil })
 			f.at(i.End, func() error { f.scraper.AddAgain(last(x)); return nil })
 		case world.CredentialExpires:
 			f.at(i.End, f.renew)
@@ -81,11 +81,10 @@ func (f *fleet) replace(x *exporter, host string) error {
 		return err
 	}
 	f.at(f.clock.Now().Add(overlap), func() error {
-		err := f.clock.Stop(old.process)
 		for _, t := range old.targets {
-			err = errors.Join(err, f.scraper.Remove(t))
+			f.scraper.Remove(t)
 		}
-		return err
+		return f.clock.Stop(old.process)
 	})
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,6 +20,8 @@ import (
 const (
 	marker      = ".month"
 	samplesFile = "samples.log"
+	// progressEvery is the virtual time between two progress messages.
+	progressEvery = 12 * time.Hour
 )
 
 // pipeline contains the steps after the scrape: rules, Alertmanager, and the files of a run.
@@ -83,12 +86,21 @@ func (p *pipeline) fail(err error) {
 	}
 }
 
-// settle runs Alertmanager until just before the next step, and records failed rules. It also returns earlier errors.
-func (p *pipeline) settle(now time.Time) error {
-	for _, rule := range p.engine.Unhealthy() {
-		p.failedRules[rule] = true
-	}
-	return errors.Join(p.failure, p.manager.RunTo(now.Add(p.options.Step-time.Second)))
+// evaluate evaluates the rules with the scrapes in a log, and routes the alerts.
+func (p *pipeline) evaluate(log io.Reader) error {
+	start := time.Now()
+	var lastProgress time.Time
+	return p.engine.Read(log, func(now time.Time) error {
+		if now.Sub(lastProgress) >= progressEvery {
+			lastProgress = now
+			p.log(now, "%s elapsed; %d notifications", time.Since(start).Round(time.Second), p.manager.Sent)
+		}
+		for _, rule := range p.engine.Unhealthy() {
+			p.failedRules[rule] = true
+		}
+		// Alertmanager runs until just before the next step.
+		return errors.Join(p.failure, p.manager.RunTo(now.Add(p.options.Step-time.Second)))
+	})
 }
 
 func (p *pipeline) close() error {

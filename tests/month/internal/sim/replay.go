@@ -33,15 +33,12 @@ func Replay(from string, o Options) (err error) {
 	if err := errors.Join(copyFile(from, o.Out, score.TruthFile), p.loadRules()); err != nil {
 		return err
 	}
-	start := time.Now()
-	var lastProgress time.Time
-	return p.engine.Replay(filepath.Join(from, samplesFile), func(now time.Time) error {
-		if now.Sub(lastProgress) >= progressEvery {
-			lastProgress = now
-			p.log(now, "%s elapsed; %d notifications", time.Since(start).Round(time.Second), p.manager.Sent)
-		}
-		return p.settle(now)
-	})
+	file, err := os.Open(filepath.Join(from, samplesFile))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return p.evaluate(file)
 }
 
 // ReplayAlerts sends the alerts of an earlier run through Alertmanager with another configuration.

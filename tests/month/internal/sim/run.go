@@ -2,9 +2,9 @@ package sim
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"month/internal/api"
 	"month/internal/prom"
@@ -12,9 +12,6 @@ import (
 	"month/internal/vtime"
 	"month/internal/world"
 )
-
-// progressEvery is the virtual time between two progress messages.
-const progressEvery = 12 * time.Hour
 
 // Run simulates a world.
 func Run(o Options) (err error) {
@@ -33,56 +30,47 @@ func Run(o Options) (err error) {
 	if err := p.loadRules(); err != nil {
 		return err
 	}
-	log, err := prom.NewLog(filepath.Join(o.Out, samplesFile))
+	file, err := os.Create(filepath.Join(o.Out, samplesFile))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, log.Close()) }()
+	// The simulation can be ahead of the rules by as much as the kernel's buffer holds.
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	log := prom.NewLog(file, writer)
+	evaluated := make(chan error, 1)
+	go func() {
+		err := p.evaluate(reader)
+		evaluated <- errors.Join(err, reader.Close()) // without a reader, the simulation ends
+	}()
+	err = simulate(o, w, log)
+	return errors.Join(err, log.Close(), <-evaluated)
+}
+
+// simulate scrapes the exporters at every step. It does not wait for the rules, which are evaluated concurrently.
+func simulate(o Options, w *world.World, log *prom.Log) (err error) {
 	clock := vtime.New(w.Start, o.MinJump)
 	server, err := api.Listen(clock, w, o.Span.Seed)
 	if err != nil {
 		return err
 	}
-	f := &fleet{options: o, clock: clock, world: w, api: server.Address(), scraper: prom.NewScraper(clock, p.engine, log)}
+	f := &fleet{options: o, clock: clock, world: w, api: server.Address(), scraper: prom.NewScraper(clock, log)}
 	defer func() { err = errors.Join(err, f.close()) }()
 	if err := f.start(); err != nil {
 		return err
 	}
 	f.schedule()
-	return simulate(p, f, server)
-}
-
-// simulate scrapes the exporters and evaluates the rules at every step. The exporters run until the next step while the
-// rules are evaluated.
-func simulate(p *pipeline, f *fleet, server *api.Server) error {
-	defer p.engine.Wait()
-	start := time.Now()
-	lastProgress := f.world.Start
-	now := f.world.Start
-	for next := now.Add(p.options.Step); next.Before(f.world.End); next = next.Add(p.options.Step) {
-		if err := errors.Join(f.clock.RunTo(next), f.failure); err != nil {
+	for next := w.Start.Add(o.Step); next.Before(w.End); next = next.Add(o.Step) {
+		if err := errors.Join(clock.RunTo(next), f.failure); err != nil {
 			return err
 		}
-		p.engine.Wait()
-		if err := p.settle(now); err != nil {
+		if err := errors.Join(f.scraper.Scrape(), clock.Settle()); err != nil {
 			return err
 		}
-		now = next
-		if err := f.scraper.Scrape(); err != nil {
-			return err
-		}
-		if err := f.clock.Settle(); err != nil {
-			return err
-		}
-		if now.Sub(lastProgress) >= progressEvery {
-			lastProgress = now
-			p.log(now, "%s elapsed, %s of it in rules; %d requests, %d samples, %d notifications", time.Since(start).Round(time.Second),
-				p.engine.EvaluationTime.Round(time.Second), server.Requests(), f.scraper.Samples, p.manager.Sent)
-		}
-		p.engine.Start(now)
 	}
-	p.engine.Wait()
-	return p.settle(now)
+	return nil
 }
 
 // isSimulatedByFleet returns whether the fleet, rather than the API or the world, simulates an incident.
