@@ -29,7 +29,6 @@ type Server struct {
 	tokens   map[string]token
 	issued   int
 	jobLists map[string]int // number of returned job lists, by customer
-	requests int
 }
 
 // response is the response to a request. With status 0, the connection is reset instead.
@@ -130,7 +129,6 @@ func (s *Server) respond(request *http.Request, body []byte) response {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.requests++
 	if reply, hit := s.faultResponse(now, path); hit {
 		return reply
 	}
