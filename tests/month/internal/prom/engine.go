@@ -69,7 +69,7 @@ func NewEngine(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{store: newStore(db), readByRules: map[string]bool{}, step: o.Step}
-	e.queries = &queries{idle: map[string][]*reusedQuery{}, Engine: promql.NewEngine(promql.EngineOpts{
+	e.queries = &queries{parsed: map[string]*parsedQuery{}, Engine: promql.NewEngine(promql.EngineOpts{
 		MaxSamples: maxSamples, Timeout: evaluationTimeout, LookbackDelta: lookback, EnableNegativeOffset: true,
 	})}
 	set, err := loadRules(o.Files)
@@ -154,7 +154,7 @@ func compareGroups(a, b *rules.Group) int {
 	return cmp.Or(onlyAlerts(a)-onlyAlerts(b), strings.Compare(a.Name(), b.Name()))
 }
 
-// Evaluate runs the groups that are due, one after the other: the exporter runs on the other core.
+// Evaluate runs the groups that are due, one after the other, because the exporter needs the other core.
 func (e *Engine) Evaluate(now time.Time) {
 	at := now
 	for _, g := range e.groups {

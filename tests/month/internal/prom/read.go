@@ -69,14 +69,14 @@ func (r *logReader) line(line string) error {
 	case "X":
 		return r.end(r.ups[rest])
 	case "U":
-		target, up, _ := strings.Cut(rest, " ")
-		instance, up, found := strings.Cut(up, " ")
+		job, rest, _ := strings.Cut(rest, " ")
+		instance, up, found := strings.Cut(rest, " ")
 		if !found {
 			return errors.New("invalid value of up")
 		}
-		key := target + " " + instance
+		key := job + " " + instance
 		if r.ups[key] == nil {
-			r.ups[key] = &logged{series: r.engine.up(target, instance)}
+			r.ups[key] = &logged{series: r.engine.up(job, instance)}
 		}
 		return r.ups[key].set(up)
 	case "E":

@@ -53,55 +53,45 @@ func (loader) Parse(query string) (parser.Expr, error) {
 // after the other.
 func (loader) AnalyseRules([]rules.Rule) {}
 
-// queries is a promql.QueryEngine that parses each query only once.
+// queries is a promql.QueryEngine that parses each query only once. A query must have been executed before the next one
+// is created.
 type queries struct {
 	*promql.Engine
-	idle map[string][]*reusedQuery
+	parsed map[string]*parsedQuery
 }
 
 // NewInstantQuery implements promql.QueryEngine.
 func (q *queries) NewInstantQuery(ctx context.Context, source storage.Queryable, opts promql.QueryOpts, text string, at time.Time) (promql.Query, error) {
-	if idle := q.idle[text]; len(idle) > 0 {
-		last := idle[len(idle)-1]
-		q.idle[text] = idle[:len(idle)-1]
-		last.reset(at)
-		return last, nil
+	if parsed, ok := q.parsed[text]; ok {
+		parsed.reset(at)
+		return parsed, nil
 	}
 	query, err := q.Engine.NewInstantQuery(ctx, source, opts, text, at)
 	if err != nil {
 		return nil, err
 	}
-	reused := &reusedQuery{Query: query, owner: q}
+	parsed := &parsedQuery{Query: query}
 	parser.Inspect(query.Statement().(*parser.EvalStmt).Expr, func(n parser.Node, _ []parser.Node) error {
 		if selector, ok := n.(*parser.VectorSelector); ok {
-			reused.selectors = append(reused.selectors, selector)
+			parsed.selectors = append(parsed.selectors, selector)
 		}
 		return nil
 	})
-	return reused, nil
+	q.parsed[text] = parsed
+	return parsed, nil
 }
 
-// reusedQuery is a query that can be executed again.
-type reusedQuery struct {
+// parsedQuery is a query that can be executed repeatedly.
+type parsedQuery struct {
 	promql.Query
-	owner     *queries
 	selectors []*parser.VectorSelector
 }
 
 // reset prepares the next execution. It drops the series of the previous execution.
-func (q *reusedQuery) reset(at time.Time) {
+func (q *parsedQuery) reset(at time.Time) {
 	s := q.Statement().(*parser.EvalStmt)
 	s.Start, s.End = at, at
 	for _, selector := range q.selectors {
 		selector.Series, selector.UnexpandedSeriesSet = nil, nil
 	}
-}
-
-// Exec implements promql.Query.
-func (q *reusedQuery) Exec(ctx context.Context) *promql.Result {
-	defer func() {
-		text := q.String()
-		q.owner.idle[text] = append(q.owner.idle[text], q)
-	}()
-	return q.Query.Exec(ctx)
 }
