@@ -43,8 +43,8 @@ const DECREASE_SPACING: Duration = Duration::from_secs(1);
 /// Minimum burst after an idle period, so that a late timer does not reduce throughput.
 const MIN_BURST: f64 = 2.0;
 
-/// Size of a burst, in seconds of requests at the current rate. At high rates, several requests are due within the
-/// timer's resolution of a millisecond.
+/// Burst size at high rates: the number of requests that the current rate allows in this many seconds. At such rates,
+/// several requests are due within the timer's resolution of a millisecond.
 const BURST_SECONDS: f64 = 0.1;
 
 /// Tolerance for waits that are rounded to whole nanoseconds. With it, a request is always admitted after its wait.
@@ -54,7 +54,7 @@ const TOKEN_TOLERANCE: f64 = 1e-6;
 const MIN_OUTAGE: Duration = breaker::INITIAL_OPEN_TIME;
 
 /// Retry budget added per attempt. Retries are attempts as well, so one eleventh per attempt limits retries to one
-/// tenth of the first attempts.
+/// for every ten first attempts.
 const RETRY_BUDGET_PER_REQUEST: f64 = 1.0 / 11.0;
 
 /// Maximum and initial retry budget: enough for each collector to retry one or two requests after a connection reset.

@@ -24,7 +24,7 @@ const DAYS: i64 = 30;
 /// Offset after each full hour at which Prometheus evaluates the group, in seconds. It depends on the group's name.
 const OFFSET: i64 = 137;
 
-/// Maximum deviation of a result in seconds, caused by hour boundaries and Prometheus' look-back.
+/// Maximum deviation of a result, in seconds, due to hour boundaries and Prometheus' look-back.
 const TOLERANCE: f64 = 600.0;
 
 /// The values of a series, each with the hour from which it applies; `None` means no value.
@@ -34,9 +34,9 @@ const fn hour(day: i64, hour: i64) -> i64 {
     day * 24 + hour
 }
 
-/// Days are counted from ten days before the month. Prometheus is down on day 35 until ten o'clock. Contoso exceeds its
-/// RPO on day 15 until noon. It cannot be polled on day 20 until six o'clock, so the age of its backup is unknown until
-/// then. Fabrikam is added on day 30.
+/// Days are counted from ten days before the month. On day 15, Contoso exceeds its RPO from midnight to noon. On
+/// day 20, it cannot be polled from midnight to six o'clock, so the age of its backup is unknown during this time.
+/// Fabrikam is added on day 30. On day 35, Prometheus is down from midnight to ten o'clock.
 const HISTORIES: &[SeriesHistory] = &[
     SeriesHistory(
         r#"customer:elements_customer_info:max{job="elements",customer_id="c1",organization="Contoso",country="CH"}"#,
@@ -85,8 +85,8 @@ const HISTORIES: &[SeriesHistory] = &[
         r#"customer_module:elements_job_last_backup_age_seconds:min{job="elements",customer_id="c1",service="IaaS + PaaS",module="Dev Ops",scope="old"}"#,
         &[(0, Some(9_000_000.0))],
     ),
-    // Two runs in the first days of the month, a counter reset on day 32, a run after it, and one while Prometheus is
-    // down.
+    // Two runs complete in the first days of the month, and the counter is reset on day 32. One run completes after
+    // the reset, and another one while Prometheus is down.
     SeriesHistory(
         r#"elements_job_runs_total{job="elements",instance="exporter",customer_id="c1",service="Microsoft 365",module="Exchange Online",status="finished"}"#,
         &[

@@ -68,8 +68,8 @@ impl ChainedPages<'_> {
     /// Fetches the next page and returns its rows. Returns `None` after the last page.
     ///
     /// # Errors
-    /// Returns the first error, or [`Error::Incomplete`] if a page is repeated or the number of rows differs from the
-    /// total.
+    /// Returns an error if the page cannot be fetched or parsed, or [`Error::Incomplete`] if a page is repeated or the
+    /// number of rows differs from the total.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Box<RawValue>>>, Failure> {
         let token = match std::mem::replace(&mut self.next, NextPage::None) {
             NextPage::First => None,

@@ -18,7 +18,7 @@ use crate::args;
 use crate::collector::CollectorId;
 use crate::domain::Timestamp;
 
-/// Number of days: the longest time range of any panel.
+/// Number of days: the longest time range that a panel sets itself (`timeFrom`).
 const DAYS: u32 = 28;
 
 /// Hours between samples. Prometheus' `--query.lookback-delta` must be longer.
@@ -107,7 +107,7 @@ const SCRAPED: &[(&str, Kept)] = &[
     ("elements_scan_new_objects", Kept::days(7)),
     ("elements_scan_moved_objects", Kept::days(7)),
     ("elements_scan_removed_objects", Kept::days(7)),
-    // The rule uses the maximum over a week.
+    // The rule for this metric uses its maximum over a week.
     ("elements_tenant_app_consented", Kept::days(7).every(6)),
 ];
 
@@ -206,7 +206,6 @@ impl Output {
             let Some((name, labels, value)) = sample(line) else {
                 continue;
             };
-            // Counters are omitted while they are zero.
             if name.ends_with("_total") && value == "0" {
                 continue;
             }
