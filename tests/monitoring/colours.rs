@@ -511,6 +511,13 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let data = new_rules.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
     assert_eq!(new_rules.only(FLEET, "Critical alerts").await.name, "exporter and API");
+    for uid in [FLEET, CUSTOMER] {
+        let target = &panel(uid, "Alerts")["targets"][0];
+        let rows = new_rules.responses(target).await;
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(rows[0]["metric"]["alertname"], "The alert rules have just started");
+        assert_eq!(live.responses(target).await, Vec::<Value>::new());
+    }
 
     // An API that answers every request with 429 is reachable.
     let data = throttled.named(FLEET, "Data", "Data").await;
