@@ -219,14 +219,13 @@ impl Queue {
     /// Same as [`Queue::pop`], but only for admitted collectors.
     pub(super) fn pop_among(&mut self, now: MonotonicTime, is_admitted: impl Fn(CollectorId) -> bool) -> Option<Due> {
         let first = |with_signalled: bool| {
-            let queues = self.collectors.iter();
-            let queues = queues.filter(|(collector, _)| is_admitted(*collector));
-            let heads = queues.flat_map(|(collector, queue)| {
+            let heads = self.collectors.iter().flat_map(|(collector, queue)| {
                 let heads = queue.heads(now);
                 heads.map(move |(rank, urgency)| (rank, collector, urgency))
             });
             heads
                 .filter(|(rank, ..)| with_signalled || rank.tier != Tier::Signalled)
+                .filter(|(_, collector, _)| is_admitted(*collector))
                 .min()
         };
         let is_turn_of_others = self.signalled_in_a_row >= SIGNALLED_IN_A_ROW;
