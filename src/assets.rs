@@ -71,7 +71,7 @@ pub const DEFAULT_DATASOURCE: &str = "grafanacloud-prom";
 /// Runbooks of the alerts, in Markdown.
 pub const RUNBOOKS: &str = include_str!("../docs/runbooks.md");
 
-/// Whether all file names consist only of letters, digits, `-`, `_` and `.`, so that pages need not escape them.
+/// Whether all file names consist only of letters, digits, `-`, `_` and `.`. Pages need not escape such names.
 pub const NAMES_ARE_PLAIN: bool = names_are_plain(DASHBOARDS) && names_are_plain(RULES);
 
 const fn names_are_plain(assets: &[Asset]) -> bool {

@@ -449,7 +449,7 @@ pub struct RenderedRecord {
     pub record: Arc<dyn Record>,
     /// Samples, one table per shape.
     pub tables: Arc<[Table]>,
-    /// Samples of the rows carried over from earlier responses, in the same order; empty if there are none.
+    /// Samples of the rows carried over from earlier responses, in the order of `tables`; empty if there are none.
     pub held: Arc<[Table]>,
     /// Health of the modules; `None` for a record without modules.
     pub health: Option<Arc<HealthSummary>>,

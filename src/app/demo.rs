@@ -49,7 +49,7 @@ const MAX_RATE: f64 = 500.0;
 /// runs the simulator.
 const TARGET_RATE: f64 = MAX_RATE / 2.0;
 
-/// Limits for the estimate. Concurrency is unlimited, because the simulator responds immediately by default.
+/// Request limits for the intervals. Concurrency is unlimited, because the simulator responds immediately by default.
 const LIMITS: RequestLimits = RequestLimits {
     requests_per_second: TARGET_RATE,
     max_concurrency: usize::MAX,

@@ -290,7 +290,7 @@ mod tests {
         fs::remove_file(&file).unwrap();
         let created = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
         assert!(created.success());
-        // Opening the pipe would block forever.
+        // Without the check for a regular file, opening the pipe would block forever.
         let error = load().unwrap_err().to_string();
         assert!(error.contains("is not a regular file"), "{error}");
     }

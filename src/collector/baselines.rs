@@ -37,8 +37,8 @@ impl Baseline {
     }
 }
 
-/// Returns the severity of a status. The order, from most to least severe, is: failed; with exceptions or expired;
-/// unknown; any other.
+/// Returns the severity of a status. From most to least severe, the order is: failed, with exceptions or expired,
+/// unknown, any other status, no status.
 fn severity(status: Option<i16>) -> u8 {
     match status {
         Some(5 | 8 | 17) => 4,

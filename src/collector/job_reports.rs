@@ -1,8 +1,9 @@
 //! Reports on job runs that were not completely successful: the number of objects by status, and the most common
 //! errors.
 //!
-//! Only reports on such runs are requested, and a received report is not requested again. Titles and locations are
-//! discarded and comments are masked by [`domain::mask_comment`], because they may contain people's names.
+//! Only reports on such runs are requested, and a received report is not requested again. Titles, locations and
+//! comments may contain people's names, so titles and locations are discarded, and [`domain::mask_comment`] masks
+//! comments.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +85,7 @@ pub struct CommonErrors {
     pub errors: Vec<(String, u64)>,
 }
 
-/// Returns the most common errors of each module that has errors in a record of this collector.
+/// Returns the most common errors of each module in a record of this collector. Omits modules without errors.
 pub fn common_errors(record: &dyn Record) -> Vec<CommonErrors> {
     let modules = record.as_any().downcast_ref::<Vec<ModuleReport>>();
     let common = modules.into_iter().flatten().filter_map(|module| {

@@ -48,8 +48,8 @@ impl<K: Ord, R> Parts<K, R> {
 }
 
 impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
-    /// Splits the parts into fresh and last known records; returns `None` if all are fresh. The function
-    /// `split` splits a record that is itself a map of parts.
+    /// Splits the parts into fresh and last known records; returns `None` if all are fresh. `split` does the same for a
+    /// record that is itself a map of parts.
     pub(super) fn split(&self, split: impl Fn(&R) -> (R, R)) -> Option<(Self, Self)> {
         let (mut fresh, mut held) = (Self::default(), Self::default());
         for (key, record) in &self.records {
@@ -184,9 +184,9 @@ where
     Ok(PollOutput::of_customer(customer, record, 0, endpoint).with_failure(incomplete.or(problem)))
 }
 
-/// Polls each part. In the result, a part has a fresh or last known record, or is unlicensed. The result does not
-/// contain a part without a last known record if the request failed, or if the response was empty and empty responses
-/// are not kept.
+/// Polls each part. In the result, a part has a fresh or last known record, or is unlicensed. A part without
+/// a last known record is left out if its request failed, or if its response was empty and empty responses are not
+/// kept.
 ///
 /// # Errors
 /// Returns an error if a failure affects all parts, or if no request succeeded. The previous record is then kept until

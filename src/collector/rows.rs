@@ -145,8 +145,8 @@ pub(super) fn keep_missing<R: Clone, K: Ord>(
     partial
 }
 
-/// Returns the matching previous row, which `hold` marks as carried over. It replaces a listed row
-/// whose details are missing.
+/// Returns the matching previous row, if any, for use in place of a listed row whose details are missing. `hold` marks
+/// the returned row as carried over.
 pub(super) fn hold_known<R: Clone>(
     previous: Option<&Vec<R>>,
     is_match: impl Fn(&R) -> bool,

@@ -1,4 +1,4 @@
-//! The guarantees in `SECURITY.md`, and tests of those that no other test covers.
+//! Checks that each guarantee in `SECURITY.md` names existing tests, and tests guarantees that no other test covers.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -20,7 +20,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns the rows in the table of guarantees, each with the property and its tests.
+/// Returns the rows in the table of guarantees, each with the guarantee and its tests.
 fn rows(page: &str) -> Vec<(String, String)> {
     let (_, table) = page.split_once("\n| guarantee | test |\n").unwrap();
     let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
@@ -90,7 +90,8 @@ fn flags_contain_no_secrets() {
     assert_eq!(output.status.code(), Some(64));
 }
 
-/// The threshold is in tenths of systemd's exposure level. `tests/deb` uses the same threshold for the package.
+/// The threshold `EXPOSURE` is in tenths of systemd's exposure level. `tests/deb` uses the same threshold for the
+/// package.
 #[test]
 fn service_has_a_low_exposure_level() {
     const EXPOSURE: u32 = 15;
@@ -147,7 +148,7 @@ async fn reload_needs_permission_and_a_post() {
         let loaded = || async { crate::harness::value(&program.metrics().await, RELOAD_TIME).unwrap() };
         let before = loaded().await;
         let url = format!("{}/-/reload", program.base);
-        // A web page can make a browser send such requests.
+        // A web page can make a browser send some of these requests, such as a GET request for an image.
         for method in ["GET", "HEAD", "DELETE", "PATCH", "OPTIONS"] {
             let response = client.request(method.parse().unwrap(), &url).send().await.unwrap();
             assert_eq!(response.status().as_u16(), 405, "{method} {flags:?}");
@@ -159,7 +160,7 @@ async fn reload_needs_permission_and_a_post() {
     }
 }
 
-/// Returns an address at which other machines could reach this machine, or `None` without a network.
+/// Returns an address at which other machines could reach this machine, or `None` if there is no network.
 fn external_address() -> Option<IpAddr> {
     // Connecting a UDP socket sends nothing, but determines its local address.
     let from = |to: &str, any: &str| {
@@ -261,7 +262,7 @@ fn release_is_built_like_the_reproducible_build() {
     );
 }
 
-/// Raises this process' limit on open files, because it holds the client end of each connection.
+/// Raises the limit on open files for the test process, which holds the client end of each connection.
 #[cfg(unix)]
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -273,7 +274,7 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, maximum_limit).unwrap();
 }
 
-/// Sends a request over a connection. Returns whether it gets a complete response.
+/// Sends a request over a connection, and returns whether a complete response with status 200 arrives.
 async fn gets_response(stream: &mut TcpStream) -> bool {
     stream
         .write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -131,8 +131,8 @@ fn series(text: &str) -> Vec<String> {
     series
 }
 
-/// Returns the series in one response, and the combined series in others. Repeats the requests until no series has
-/// appeared or disappeared in the meantime.
+/// Returns the series in one response, and the combined series in several others. Repeats the requests until no series
+/// appears or disappears between them.
 async fn stable_series(exporter: &Program, complete: &str, parts: &[String]) -> (Vec<String>, Vec<String>) {
     let series_of = async |query: &str| series(&scrape(exporter, query).await);
     eventually(complete, || async {

@@ -1,5 +1,5 @@
-//! Checks of the source: dependencies between modules, derived from their `crate::` and `super::` paths, the table of
-//! collectors, and the length of test names.
+//! Checks of the source: the dependencies between modules (derived from their `crate::` and `super::` paths), the table
+//! of collectors, and the length of test names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,7 +32,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Returns a source without its comments and the tests at its end.
+/// Returns the code of a source file, without comments and without the tests at its end.
 fn code(source: &str) -> String {
     let without_tests = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let lines = without_tests.lines();
@@ -270,7 +270,7 @@ fn endpoints_except_tokens_belong_to_one_collector() {
     }
 }
 
-/// Returns the names of a source's test functions.
+/// Returns the names of the test functions in a source file.
 pub(crate) fn test_names(source: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut is_test = false;

@@ -75,7 +75,7 @@ impl Site {
         format!("{scheme}://{}{path}", self.address)
     }
 
-    /// Requests a path over TLS. Returns the status, or `None` without a response.
+    /// Requests a path over TLS. Returns the status, or `None` if there is no response.
     async fn status(&self, client: &Client, path: &str) -> Option<u16> {
         let response = client.get(self.url("https", path)).send().await;
         response.ok().map(|response| response.status().as_u16())
@@ -109,7 +109,7 @@ fn command(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Returns a client that trusts the tests' authority and performs a new handshake for every request.
+/// Returns a client that trusts the tests' certificate authority and performs a new handshake for every request.
 pub fn client() -> ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
@@ -191,7 +191,7 @@ async fn plain_http_to_a_tls_port_gets_an_error() {
             .unwrap()
             .contains("HTTP request to an HTTPS server")
     );
-    // If a client sends other data, the connection is closed with a TLS alert.
+    // If a client sends neither TLS nor HTTP, the exporter closes the connection with a TLS alert.
     let mut stream = tokio::net::TcpStream::connect(&site.address).await.unwrap();
     stream.write_all(&[0; 16]).await.unwrap();
     let mut response = Vec::new();

@@ -1,5 +1,5 @@
-//! The demo's history. Its recorded series equal the results of the shipped rules for its samples, and panels have data
-//! for their whole range.
+//! Tests of the demo's history: its recorded series equal the results of the shipped rules for its samples, and panels
+//! have data for their whole range.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -75,7 +75,7 @@ const SUMS: [&str; 6] = [
     "module_status:elements_job_runs:increase10m",
 ];
 
-/// Recorded series that depend on the time of the latest poll. This time cannot be inlined into their rules.
+/// Recorded series that depend on the time of the latest poll, which cannot be inlined into their rules.
 const OF_POLLS: [&str; 9] = [
     "customer:elements_jobs_fresh:bool",
     "customer_module:elements_attention:rank",
@@ -120,7 +120,7 @@ fn check_series_of_polls(recorded: &BTreeMap<String, History>, at: i64) {
     let since = of(OF_POLLS[5]);
     assert!(since.keys().eq(of(OF_POLLS[1]).keys()));
     assert!(since.values().all(|since| *since > 0.0 && *since <= at as f64));
-    // The columns of the table have the values that the rules record for all modules.
+    // The series for the columns of *Needs attention* have the values that the rules record for all modules.
     for attention in &OF_POLLS[6..] {
         let columns = of(attention);
         let all = of(attention.trim_end_matches("_attention"));
@@ -246,7 +246,7 @@ async fn backfilled_recordings_equal_the_rules() {
     drop(prometheus);
 }
 
-/// Returns a dashboard's queries that read the past.
+/// Returns a dashboard's queries that read past data.
 fn queries_of_the_past(dashboard: &Dashboard) -> Vec<Query> {
     let panels = dashboard.panels();
     let queries = panels.into_iter().flat_map(|panel| dashboard.queries(panel));
@@ -255,7 +255,7 @@ fn queries_of_the_past(dashboard: &Dashboard) -> Vec<Query> {
     queries.filter(reads_the_past).collect()
 }
 
-/// Evaluates a query over the whole history. Returns the time of the first value, or `None` without data.
+/// Evaluates a query over the whole history. Returns the time of the first value, or `None` if there is no data.
 async fn first_value(prometheus: &Server, query: &Query, end: i64) -> Option<i64> {
     let mut values = dashboards::select_all("185m");
     values.insert("__range".to_owned(), format!("{DAYS}d"));

@@ -1,4 +1,4 @@
-//! Panels are green or red only with a reason. The tests apply Grafana's colour rules to the responses of a Prometheus
+//! Panels are green or red only for a reason. The tests apply Grafana's colour rules to the responses of a Prometheus
 //! server whose data is stale, missing or sparse. All cases are in one long file, because they share that data.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ const GAP: i64 = 3 * 3600;
 /// A situation, described by its samples at each time.
 struct Situation {
     at: i64,
-    /// How long the series added from now on have existed, in seconds.
+    /// Age of the series that are added next, in seconds.
     duration: i64,
     text: BTreeMap<i64, String>,
     /// Whether each customer's data is fresh.
@@ -391,7 +391,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     // The recorded series of a ransomware sign continues after the exporter's value has expired.
     let attack = r#"tenant:elements_tenant_ransomware_objects:sum{job="e",customer_id="b",tenant_id="t",sign="potential_attack"}"#;
     let stale = stale.with_value(attack, 2.0);
-    // A customer pays for Microsoft 365 backups, and its protected objects were polled this many seconds ago.
+    // Adds a customer that pays for Microsoft 365 backups. Its protected objects were polled `read_ago` seconds ago.
     let paid = |it: Situation, read_ago: f64| {
         #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
         let read = it.at as f64 - read_ago;
@@ -496,7 +496,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!(of_exporter[0].name, "exporter and API, pending");
     assert_eq!(of_exporter[0].colour, "orange");
 
-    // This is four minutes into an outage, before the customer list is polled again.
+    // The outage has lasted four minutes, and the customer list has not been polled again yet.
     let api = outage.only(EXPORTER, "API").await;
     assert_eq!((api.text.as_str(), api.colour.as_str()), ("failing", "red"));
     let data = outage.named(FLEET, "Data", "Data").await;
@@ -593,7 +593,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let state = single.only(EXPORTER, "State file").await;
     assert_eq!((state.text.as_str(), state.colour.as_str()), ("none", GREY));
     // Stops the Prometheus servers.
-    drop((live, down, outage, stale, single, starting, throttled));
+    drop((live, down, outage, stale, single, starting, throttled, new_rules));
 }
 
 fn all_panels() -> Vec<(String, bool, Value)> {
@@ -637,8 +637,8 @@ fn missing_values_are_not_green() {
     assert!(green.is_empty(), "{green:#?}");
 }
 
-/// Grafana displays the text for missing values in tables without rows, but also in each cell without a value. An
-/// override must remove it from the cells.
+/// Grafana displays the text `noValue` not only in tables without rows, but also in every cell without a value. An
+/// override must therefore remove the text from the cells.
 #[test]
 fn empty_tables_explain_what_is_missing() {
     // A table may also be empty because of an outage, so its text must not claim that there are no such objects.

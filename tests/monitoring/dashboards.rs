@@ -1,11 +1,11 @@
-//! The shipped dashboards, parsed as Grafana does.
+//! The shipped dashboards, parsed as Grafana parses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use elements_exporter::assets::DASHBOARDS;
 use serde_json::Value;
 
-/// A dashboard.
+/// A shipped dashboard.
 pub struct Dashboard {
     pub file: &'static str,
     pub json: Value,
@@ -23,7 +23,6 @@ pub struct Query {
     pub span: i64,
     /// Labels that the panel displays, joins on, or uses in links.
     pub labels: BTreeSet<String>,
-    /// The panel's description.
     pub description: String,
 }
 
@@ -90,7 +89,6 @@ impl Dashboard {
         list(&self.json["annotations"]["list"]).filter(|annotation| annotation["builtIn"] != 1)
     }
 
-    /// Returns the queries of a panel.
     pub fn queries(&self, panel: &Value) -> Vec<Query> {
         let columns = columns(panel);
         let from = panel["timeFrom"].as_str().or(self.json["time"]["from"].as_str());

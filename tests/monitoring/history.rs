@@ -1,5 +1,6 @@
-//! History of the exporter's metrics, in the OpenMetrics format with timestamps. It contains the current exposition
-//! with plausible changes for the preceding weeks. The values are invented, while names and labels are real.
+//! History of the exporter's metrics, in the OpenMetrics format with timestamps. The samples are derived
+//! from the current exposition, with plausible changes over the preceding weeks. The values are invented, while names
+//! and labels are real.
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};

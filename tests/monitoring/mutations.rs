@@ -13,10 +13,10 @@ use super::dashboards::{list, text};
 use super::rules::{self, Rule};
 use crate::harness::parser::promtool;
 
-/// Number of concurrent runs: the cores of a small machine.
+/// Number of concurrent runs: the number of cores of a small machine.
 const CONCURRENCY: usize = 2;
 
-/// Replacements of each comparison: its opposite, and, for inequalities, the comparison that differs only for equal
+/// Replacements for each comparison: its opposite, and, for inequalities, the comparison that differs only for equal
 /// values.
 const REPLACEMENTS: &[(&str, &[&str])] = &[
     (">=", &["<=", ">"]),

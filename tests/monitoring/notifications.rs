@@ -40,7 +40,7 @@ const FINISHED: i64 = 2;
 const FAILED: i64 = 3;
 const HOUR: i64 = 3600;
 
-/// Roles of the customers, by index.
+/// Indexes of the customers with special roles.
 const FAILING: usize = 0;
 const SILENT: usize = 1;
 const LONG_SILENT: usize = 2;

@@ -41,7 +41,7 @@ const OLDER_STEP: i64 = 6 * 3600;
 /// Grafana's value of `$__rate_interval` for [`RECENT_STEP`].
 const RATE_INTERVAL: &str = "16m";
 
-/// Factor by which the rules are sped up, so that there are alerts for annotations within seconds.
+/// Factor by which the rules are sped up, so that alerts fire within seconds and annotations have data.
 const SPEEDUP: u64 = 100_000;
 
 /// Evaluation interval of the rules.
@@ -320,9 +320,9 @@ async fn check_query(
     Ok(series.iter().filter_map(|series| series["values"][0][0].as_i64()).min())
 }
 
-/// Returns whether a label may be empty, which Prometheus treats like a missing label. Attributes are empty if they are
-/// not configured, `license` if a service has only one subscription, `scope` if a module has no scopes, `service` if a
-/// licence needs attention, and an alert's labels if the alert is about something else.
+/// Returns whether a label may be empty. Prometheus treats an empty label like a missing one. Attributes are empty if
+/// they are not configured, `license` if a service has only one subscription, `scope` if a module has no scopes,
+/// `service` if a licence needs attention, and an alert's labels if the alert is about something else.
 fn may_be_empty(label: &str, expr: &str) -> bool {
     ["license", "scope", "backup", "name", "reason", "tier", "region", "team"].contains(&label)
         || label == "service" && expr.contains("elements_attention")

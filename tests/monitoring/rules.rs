@@ -1,4 +1,4 @@
-//! The shipped rules, parsed as Prometheus does.
+//! The shipped rules, parsed as Prometheus parses them.
 
 use std::collections::BTreeSet;
 
@@ -205,7 +205,7 @@ fn remove_history(expr: Expr, reads_history: &dyn Fn(&Expr) -> bool) -> Expr {
 pub fn with_rules_inlined() -> Vec<(Rule, String)> {
     // Only selectors can have an offset, so offsets of recorded series are dropped.
     let offset = Regex::new(r"(?-u)([\w:]+) offset \w+").unwrap();
-    // An expression cannot have label matchers, so a join filters its series in the same way.
+    // Only selectors can have label matchers, so a join filters the series of an inlined expression instead.
     let selector = Regex::new(r#"(?-u)([\w:]+)\{(\w+)=~?"([\w |]+)"\}"#).unwrap();
     let mut recorded: Vec<(String, String)> = Vec::new();
     let rules: Vec<Rule> = all().into_iter().filter(|rule| !rule.is_alert).collect();
@@ -247,8 +247,8 @@ pub fn recorded_names(rules: &[Rule]) -> Vec<&str> {
     recording.map(|rule| rule.name.as_str()).collect()
 }
 
-/// Divides all durations in a file of rules or routes by a factor, to no less than one second: `for`,
-/// `keep_firing_for`, intervals and waits of groups, ranges and offsets.
+/// Divides all durations in a file of rules or routes by a factor, but to no less than one second. Durations are `for`,
+/// `keep_firing_for`, intervals, the waits of groups, ranges and offsets.
 pub fn speed_up(text: &str, factor: u64) -> String {
     let mut lines = Vec::new();
     for line in text.lines() {

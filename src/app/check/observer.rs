@@ -23,7 +23,7 @@ pub(super) struct Notes {
     pub(super) counts: Counts,
 }
 
-/// Number of events so far.
+/// Event counts and total response time so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) requests: u64,

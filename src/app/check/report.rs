@@ -26,7 +26,7 @@ pub(super) enum Outcome {
     Failed,
     /// Skipped, because another check failed.
     NotTried,
-    /// Disabled in the configuration.
+    /// Disabled in the configuration, or impossible to determine.
     Off,
 }
 
@@ -165,7 +165,7 @@ impl Report {
         self.good
     }
 
-    /// Collects the names of failed and skipped checks.
+    /// Collects the names of failed and skipped checks, and determines whether all checks passed.
     pub(super) fn conclude(&mut self) {
         let named = |outcome: Outcome| -> Vec<String> {
             let findings = self
@@ -345,7 +345,7 @@ fn requests(number: f64) -> String {
     format!("{number} {word}")
 }
 
-/// Formats findings as a table with a header. The columns are as wide as their contents.
+/// Formats findings as a table with a header. Each column is at least as wide as its contents.
 fn table(text: &mut String, head: &str, findings: &[Finding], counts: bool) {
     if findings.is_empty() {
         return;

@@ -18,7 +18,7 @@ use crate::args;
 use crate::collector::CollectorId;
 use crate::domain::Timestamp;
 
-/// Number of days: the longest time range that a panel sets itself (`timeFrom`).
+/// Number of days in the history, equal to the longest time range that a panel sets with `timeFrom`.
 const DAYS: u32 = 28;
 
 /// Hours between samples. Prometheus' `--query.lookback-delta` must be longer.
@@ -119,7 +119,7 @@ const JOB: &str = r#"job="elements""#;
 pub struct Backfilled {
     /// Number of samples.
     pub samples: u64,
-    /// Number of days.
+    /// Number of days in the history.
     pub days: u32,
     /// Whether the whole history was written. False if the command was stopped early.
     pub is_complete: bool,

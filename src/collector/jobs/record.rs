@@ -31,7 +31,7 @@ pub(crate) struct Module {
     pub(super) scope: Option<String>,
     pub(super) history: History,
     /// Whether the module is in the latest list, rather than carried over from an earlier list. An unlisted module is
-    /// stored but not rendered. If the module is listed again, no run is counted twice, and no restore point is lost.
+    /// stored but not rendered, so that no run is counted twice and no restore point is lost if it is listed again.
     listed: bool,
     /// Whether the module is carried over from an earlier list because the latest list had invalid rows.
     #[serde(default)]
@@ -68,7 +68,7 @@ pub struct CompletedRun {
 
 /// Maximum age of a newly completed run at the time of the previous list. An older run counts as newly completed only
 /// if it ended after the newest known run. Otherwise, it is in the list only because the filter or the API version
-/// changed. The lag between API replicas is shorter than this.
+/// changed. The maximum age exceeds the lag between API replicas.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The rows of a list: runs by module, and scans by service.

@@ -13,7 +13,7 @@ pub(super) struct RenderedModule {
     pub(super) module: Arc<Module>,
     /// The objective; `Objective::default()` if none applies.
     pub(super) objective: Objective,
-    /// `None` if no run is known.
+    /// Whether the module or backup scope is abandoned; `None` if no run is known.
     pub(super) is_abandoned: Option<bool>,
     pub(super) makes_restore_points: bool,
     gigabyte: Gigabyte,

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Identity, Product};
 
-/// Maximum size of a group of subscriptions with the same digest that are matched with previous subscriptions. The
-/// subscriptions of larger groups are numbered in order, because the number of pairs grows with the square of the
-/// group's size.
+/// Maximum number of subscriptions with the same digest for which matches among the previous subscriptions are sought.
+/// Larger groups are numbered in order, because the number of pairs grows with the square of the group's size.
 const MAX_MATCHED: usize = 64;
 
 /// Removes duplicate subscriptions, and returns how many were removed.
@@ -20,10 +19,9 @@ pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     u64::try_from(before - products.len()).unwrap_or(u64::MAX)
 }
 
-/// Assigns labels that distinguish the subscriptions of one service. A label begins with the
-/// subscription's digest, which does not change when the subscription is renewed, extended or moved to other storage.
-/// Subscriptions with the same digest are numbered, and keep their numbers for as long as they match a subscription in
-/// `previous`.
+/// Assigns labels that distinguish the subscriptions of one service. A label begins with the subscription's digest,
+/// which does not change when the subscription is renewed, extended or moved to other storage. Subscriptions with the
+/// same digest are numbered, and keep their numbers for as long as they match a subscription in `previous`.
 pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut groups: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();

@@ -22,7 +22,7 @@ impl Customer {
         }
     }
 
-    /// Restores the record as a version without trails would have saved it.
+    /// Restores the record as an older version, which stored no trails, would have saved it.
     fn upgraded(self) -> Self {
         let mut saved = serde_json::to_value(self.record.as_ref().unwrap()).unwrap();
         saved.as_object_mut().unwrap().remove("listed_at");

@@ -1,4 +1,4 @@
-//! Rows with invalid values, and more rows than the limits allow.
+//! Tests of rows with invalid values, and of lists with more rows than the limits allow.
 
 use super::*;
 

@@ -8,7 +8,7 @@ import (
 	"month/internal/world"
 )
 
-// Statuses of customers.
+// Statuses of customers, and the management mode of all customers.
 const (
 	customerWorking    = 1
 	customerFailed     = 2

@@ -22,7 +22,7 @@ var v1StatusWords = map[int]string{
 	8: "Canceled", 12: "Disabled", 13: "Not Finished",
 }
 
-// v1 implements API v1: GET requests, words instead of numbers, OData envelopes.
+// v1 implements API v1, which has GET requests, words instead of numbers, and OData envelopes.
 func (c call) v1(path string) response {
 	if c.request.Method != http.MethodGet {
 		return errorResponse(http.StatusMethodNotAllowed, "wrong method")

@@ -17,7 +17,7 @@ const (
 	maxPageSize     = 100
 )
 
-// v3 implements API v3: POST requests for filtered lists, numbers instead of words, numbered pages.
+// v3 implements API v3, which has POST requests for filtered lists, numbers instead of words, and numbered pages.
 func (c call) v3(path string) response {
 	switch parts := strings.Split(strings.Trim(path, "/"), "/"); {
 	case path == "/customers/batch":

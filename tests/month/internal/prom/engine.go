@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// lookback is Prometheus' default.
+	// lookback is the default of --query.lookback-delta.
 	lookback = 5 * time.Minute
 	// retention is the longest range in the rules plus a week.
 	retention     = 22 * 24 * time.Hour
@@ -56,7 +56,7 @@ type Options struct {
 	Notify Notify
 }
 
-// NewEngine loads rule files.
+// NewEngine returns an engine that evaluates the rules in the given files.
 func NewEngine(o Options) (*Engine, error) {
 	settings := tsdb.DefaultOptions()
 	settings.RetentionDuration = retention.Milliseconds()
@@ -154,7 +154,7 @@ func compareGroups(a, b *rules.Group) int {
 	return cmp.Or(onlyAlerts(a)-onlyAlerts(b), strings.Compare(a.Name(), b.Name()))
 }
 
-// Evaluate runs the groups that are due, one after the other, because the exporter needs the other core.
+// Evaluate runs the groups that are due one after the other, so that a core remains free for the exporter.
 func (e *Engine) Evaluate(now time.Time) {
 	at := now
 	for _, g := range e.groups {

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Log records scraped values for the rules engine and for replays, in these lines:
+// Log records scraped values for the rules engine and for replays. Its lines have these forms:
 //
 //	T <Unix seconds>                    the scrapes of a step start
 //	N <id> <series>                     first occurrence of a series; ids are consecutive and start at 1

@@ -18,7 +18,8 @@ func (s *store) Querier(mint, maxt int64) (storage.Querier, error) {
 	return &querier{store: s, mint: mint, maxt: maxt}, nil
 }
 
-// querier evaluates instant selectors in memory. It opens the TSDB only for other selectors.
+// querier evaluates instant selectors and last_over_time in memory. It opens the TSDB only for other selectors and for
+// times in the past.
 type querier struct {
 	store      *store
 	mint, maxt int64

@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/prometheus/model/value"
 )
 
-// logged is a series of a log.
+// logged is a series in a log.
 type logged struct {
 	series *series // nil if no rule reads it
 	value  float64
@@ -32,7 +32,7 @@ type logReader struct {
 	after  func(time.Time) error
 }
 
-// Read evaluates the rules with the scrapes in a log. After the evaluation of each step, it calls the function after.
+// Read evaluates the rules with the scrapes in a log, and calls a callback after each step.
 func (e *Engine) Read(log io.Reader, after func(time.Time) error) error {
 	const longestLine = 1 << 20
 	lines := bufio.NewScanner(log)
@@ -116,7 +116,7 @@ func (r *logReader) end(one *logged) error {
 	return nil
 }
 
-// step appends the values of a scrape, and evaluates the rules.
+// step appends the values of all scrapes in a step, and evaluates the rules.
 func (r *logReader) step() error {
 	now := time.Unix(r.now, 0).UTC()
 	r.engine.store.advance(now.UnixMilli())

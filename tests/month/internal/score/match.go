@@ -18,8 +18,8 @@ const (
 	onService  = "service"
 )
 
-// defaultGrace is how long after the end of an incident an alert may still refer to it, unless the incident sets a grace
-// period.
+// defaultGrace is the time for which an alert may still refer to an incident that has ended, unless the incident sets a
+// grace period.
 const defaultGrace = 2 * time.Hour
 
 // matching returns the incidents to which an alert may refer at a given time, closest first. An alert refers to an

@@ -123,7 +123,7 @@ func (r *run) countFailed(i *world.Incident) int {
 }
 
 // countHung counts the customers for which a run of the affected module started during the incident, ended after it,
-// and took hours.
+// and took more than three hours.
 func (r *run) countHung(i *world.Incident) int {
 	const hours = int64(3 * time.Hour / time.Second)
 	return r.countAffected(i, func(x Run) bool {

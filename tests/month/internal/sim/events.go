@@ -40,7 +40,7 @@ func (f *fleet) schedule() {
 	}
 }
 
-// at schedules an event. If it fails, the run stops at the next step.
+// at schedules an event. If the event fails, the run stops at the next step.
 func (f *fleet) at(t time.Time, event func() error) {
 	f.clock.At(t, func() { f.failure = errors.Join(f.failure, event()) })
 }
@@ -89,7 +89,7 @@ func (f *fleet) replace(x *exporter, host string) error {
 	return nil
 }
 
-// renew sets a later expiry of the credential in the configuration of all exporters.
+// renew sets a later expiry of the credential in the configuration of all exporters, and makes them reload it.
 func (f *fleet) renew() error {
 	f.expires = f.clock.Now().Add(renewedLifetime)
 	var err error

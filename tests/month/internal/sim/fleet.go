@@ -44,7 +44,7 @@ type fleet struct {
 // exporter is one exporter with its targets.
 type exporter struct {
 	shard   int
-	deploy  int // number of replacements; each successor has a separate state
+	deploy  int // number of replacements; each successor has a separate state file
 	process *vtime.Process
 	targets []*prom.Target
 }

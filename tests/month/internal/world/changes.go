@@ -42,7 +42,7 @@ func (w *World) change() {
 	}
 }
 
-// onboard makes a customer join at from. The first runs of its modules start at first or later.
+// onboard makes a customer join at the time from. None of the customer's modules runs before the time first.
 func (w *World) onboard(c *Customer, from, first time.Time) {
 	c.From = from
 	c.names[0].name = fmt.Sprintf("New customer %d", c.Index)

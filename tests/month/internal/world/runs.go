@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// history is how long before the period the first runs take place. No run before the period fails.
+	// history is how long before the period the first runs take place. Runs within this time do not fail.
 	history = 12 * day
 	// overrun is how long runs continue after the period, so that its last days are like the others.
 	overrun = 2 * day
@@ -148,7 +148,8 @@ func (w *World) finish(c *Customer, m *Module, run *Run, duration time.Duration)
 	}
 }
 
-// fail chooses how a run fails: while it processes objects, before the first object, or before it starts.
+// fail chooses how a run fails: while it processes objects, before the first object, before it starts, or by
+// cancellation.
 func (w *World) fail(run *Run) {
 	run.Failed = 0
 	switch w.random.Intn(5) {

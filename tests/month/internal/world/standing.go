@@ -3,8 +3,8 @@ package world
 import "time"
 
 const (
-	// licenseWarning and credentialWarning are how long before the expiry of a subscription or credential an alert is
-	// due.
+	// licenseWarning and credentialWarning are the times before the expiry of a subscription or credential at which an
+	// alert is due.
 	licenseWarning    = 30 * day
 	credentialWarning = 30 * day
 	// partialFrom is the proportion of failed objects above which an alert is due.

@@ -31,8 +31,8 @@ impl Report {
         }
     }
 
-    /// Adds a step, and records the sums if samples are due. The first step adds nothing, because it only starts the
-    /// month.
+    /// Adds a step, and records the sums if samples are due. The first step adds nothing, because it only marks the
+    /// start of the month.
     pub(super) fn record(&mut self, samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
         if out.step > 0 {
             self.add(jobs);
@@ -88,8 +88,8 @@ impl Report {
     }
 }
 
-/// Alert about an incident at a customer. If several of these alerts
-/// apply, the alert rules fire only the last of them in this order.
+/// Alert about an incident at a customer. If the conditions of several alerts are met, only the one that is
+/// declared last fires.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Alert {
     Overdue,
