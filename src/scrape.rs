@@ -345,7 +345,7 @@ pub struct ExporterMetrics {
     pub tail: Vec<u8>,
 }
 
-/// Middle of a response, between the beginning and end of its [`ExporterMetrics`].
+/// Middle of a response, between the head and the tail in [`ExporterMetrics`].
 pub struct Stored {
     /// Value of [`Store::version`].
     pub version: u64,

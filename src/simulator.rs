@@ -304,7 +304,8 @@ impl Handle {
         self.state().faults.clear();
     }
 
-    /// Returns the latest requests, oldest first and at most 100 000, excluding requests to the control routes.
+    /// Returns the latest requests, at most 100 000, in the order in which they were received. Requests to the control
+    /// routes are excluded.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.iter().cloned().collect()

@@ -46,8 +46,8 @@ pub struct Summary {
     pub silence: Duration,
     /// The state of the scheduler, the API client and the loaded files.
     pub runtime: RuntimeStatus,
-    /// Whether the API is unreachable: the latest polls of several targets failed without a response, and no poll has
-    /// succeeded since.
+    /// Whether the API is unreachable: the latest polls of several targets failed because of an outage, and no poll has
+    /// succeeded since. See [`LastError::is_outage`].
     pub is_unreachable: bool,
     /// The enabled collectors.
     pub collectors: Vec<CollectorSummary>,
@@ -196,8 +196,8 @@ impl Status {
     }
 }
 
-/// Number of polls that must have failed without a response before the API counts as unreachable. A single failure may
-/// be due to one customer or endpoint.
+/// Number of polls that must have failed because of an outage before the API counts as unreachable. A single failure
+/// may be due to one customer or endpoint.
 const OUTAGE_POLLS: usize = 2;
 
 fn is_unreachable(snapshot: &StatusSnapshot) -> bool {

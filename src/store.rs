@@ -266,8 +266,7 @@ impl Store {
         }
     }
 
-    /// Returns the time of the latest poll if that poll found that the target lacks the service that the collector
-    /// polls.
+    /// If the latest poll found that the target lacks the collector's service, returns the time of that poll.
     pub fn unlicensed_at(&self, collector: CollectorId, target: &Target) -> Option<Timestamp> {
         let inner = lock(&self.inner);
         inner.collected.get(collector).freshness.get(target)?.unlicensed_at

@@ -85,7 +85,7 @@ impl RunningPolls {
 pub(super) struct Loads(PerCollector<Load>);
 
 impl Loads {
-    /// Returns whether a collector may use another of `slots` slots, if at least one is free.
+    /// Returns whether a collector may use one more of `slots` slots. At least one slot must be free.
     pub(super) fn admits(&self, collector: CollectorId, slots: usize) -> bool {
         let own = resource_kind(collector);
         let is_optional = collector.descriptor().is_optional;
@@ -129,8 +129,8 @@ struct Load {
     is_last: bool,
 }
 
-/// Returns whether a kind may use another of `slots` slots, given the loads of the `others`. At least one slot must be
-/// free.
+/// Returns whether a kind may use one more of `slots` slots, given the loads of the `others`. At least one slot must
+/// be free.
 fn admits(own: Load, mut others: impl Iterator<Item = Load> + Clone, slots: usize) -> bool {
     let is_competing = |load: &Load| load.running > 0 || load.is_waiting;
     let competing = others.clone().chain([own]).filter(is_competing).count().max(1);

@@ -51,7 +51,7 @@ impl PatternCheck {
         }
     }
 
-    /// Replaces the stored set of patterns that match nothing, and logs the patterns that are new in it.
+    /// Replaces the stored set of patterns that match nothing, and logs the patterns that were not in the old set.
     fn update(&mut self, unmatched: BTreeSet<UnmatchedPattern>, names: &KnownNames) {
         let logged = self.unmatched.take().unwrap_or_default();
         let new: BTreeSet<_> = unmatched.difference(&logged).collect();
@@ -120,7 +120,7 @@ impl Scheduler {
     /// Returns the product patterns that match no product. Like module patterns, they are not checked with `--shard`.
     fn unmatched_products(&self, names: &mut KnownNames) -> BTreeSet<UnmatchedPattern> {
         let settings = &self.config.settings;
-        // The default is not a mistake if the partner has no backup licence.
+        // If the partner has no backup licence, the default pattern matches nothing, which is not a mistake.
         let is_default = |pattern: &Pattern| pattern.written() == DEFAULT_BACKUP_SERVICES;
         let backups = match settings.backup_services.iter().all(is_default) {
             true => &[],

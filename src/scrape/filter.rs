@@ -8,12 +8,12 @@ use crate::domain::Shard;
 /// Filter for a scrape. An empty filter selects all series.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScrapeFilter {
-    /// Only these parts.
+    /// Limits the scrape to these parts.
     pub parts: Option<BTreeSet<Part>>,
-    /// Only these customers. `Target::Partner` stands for data that belongs to no customer.
+    /// Limits the scrape to these customers. `Target::Partner` stands for data that belongs to no customer.
     pub customers: Option<BTreeSet<Target>>,
-    /// Only the customers in these shards. All shards belong to the same partition. The first shard also contains all
-    /// data that belongs to no customer.
+    /// Limits the scrape to the customers in these shards. All shards belong to the same partition. The first shard
+    /// also contains all data that belongs to no customer.
     pub shards: Option<BTreeSet<Shard>>,
 }
 

@@ -291,8 +291,8 @@ mod tests {
         assert_eq!(items.first().unwrap().kind, items.last().unwrap().kind);
     }
 
-    /// Returns a document whose first level contains `text`, and whose further levels each contain the previous level
-    /// `times` times.
+    /// Returns a document whose first level contains `text`. Each further level contains the previous level `times`
+    /// times.
     fn nested_aliases(levels: usize, times: usize, text: &str) -> String {
         let mut yaml = format!("a0: &a0 [{text}]\n");
         for level in 1..levels {
@@ -310,7 +310,7 @@ mod tests {
             bomb.len() < 600 && bomb_error.contains(": is too large after expanding its aliases; "),
             "{bomb_error}"
         );
-        // A few large values, and then many levels with one value each.
+        // The limits also apply to a few large values, and to many levels with one value each.
         let text = "x".repeat(100_000);
         assert!(error(&nested_aliases(4, 9, &text)).contains(": is too large after expanding its aliases; "));
         assert!(error(&nested_aliases(10_000, 1, "x")).contains(": is nested too deeply"));

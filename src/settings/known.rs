@@ -32,7 +32,7 @@ impl<'k> KnownKeys<'k> {
         let is_section = !self.names_in(path).is_empty();
         match field.kind() {
             ValueKind::Nil if is_section => Ok(()),
-            // The keys below an unknown section reveal the intended section better than its name does.
+            // The keys in an unknown section reveal the intended section better than the written name does.
             ValueKind::Table(entries) if is_section || (!entries.is_empty() && !self.resembles_key(path)) => {
                 field.entries()?.into_iter().try_for_each(|(name, entry)| {
                     if name.contains('.') {

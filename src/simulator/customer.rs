@@ -23,7 +23,7 @@ pub struct Customer {
     pub country: String,
     /// Number of the status in the reference.
     pub status: i64,
-    /// Management mode: 0 for customer, 1 for partner, 2 for to be configured.
+    /// Management mode: 0 for `customer`, 1 for `partner`, 2 for `to be configured`.
     pub management_mode: i64,
     /// Tenants of the customer.
     pub tenants: Vec<Tenant>,

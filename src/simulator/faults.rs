@@ -39,7 +39,7 @@ pub struct Fault {
     /// Number of matching requests that pass before the fault applies.
     #[serde(default)]
     pub skip: u32,
-    /// Probability of each match, from 0 to 1.
+    /// Probability that the fault affects a matching request, from 0 to 1.
     #[serde(default = "certain_probability")]
     pub probability: f64,
 }

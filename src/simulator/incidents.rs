@@ -1,14 +1,15 @@
 //! Past incidents of a fleet. Each interrupts one customer's backups for days, and ends before the scenarios begin.
 //!
 //! Each group of [`SCENARIO_PERIOD`] customers has several independent sequences of incidents, called lanes. The first
-//! lane always has an incident, the second and third have pauses, and the others have an incident on some weekends. At
-//! any time, one to five customers per group are therefore affected, with more on weekends than on other days.
+//! lane always has an incident, the second and third have pauses between incidents, and the others have an incident on
+//! some weekends. At any time, one to five customers per group are therefore affected, with more on weekends than on
+//! other days.
 
 use std::collections::BTreeMap;
 
 use super::rng::SeededRng;
 
-/// Number of customers at the start of the list that each have a different scenario.
+/// Number of customers with fixed scenarios at the start of the list. Each of them has a different scenario.
 pub(crate) const SPECIAL_CUSTOMERS: usize = 12;
 
 /// Number of customers after which the scenarios repeat. Three of these customers exceed their RPO.
@@ -84,7 +85,7 @@ pub(crate) struct Incident {
 /// A sequence of incidents of different customers.
 #[derive(Clone, Copy)]
 struct Lane {
-    /// Maximum pause between two incidents; `None` for incidents on weekends.
+    /// Maximum pause between two incidents; `None` if the lane has incidents only on weekends.
     pause: Option<u32>,
     /// Time without incidents before the scenarios. Each of the first three lanes ends when a customer with a scenario
     /// first exceeds its RPO.

@@ -33,7 +33,7 @@ const V3_SCOPES: [&str; 7] = [
     "elements.bm.tenant.read.all",
 ];
 
-/// Maximum length of the requested scopes. The real endpoint rejects longer strings.
+/// Maximum length of the `scope` parameter, in characters. The real endpoint rejects longer values.
 const SCOPE_LIMIT: usize = 300;
 
 /// Seconds by which the client's clock may be ahead.

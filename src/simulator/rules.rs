@@ -8,10 +8,13 @@ use super::{History, Settings};
 /// Maximum number of runs per module, which is enough for the history that is generated at startup.
 const MAX_RUNS_PER_MODULE: usize = 60;
 
-/// Approximate maximum number of runs in total, so that a world of ten thousand customers fits into a small machine's
-/// memory. It is enough for the full history of about 300 customers with eight modules. In larger worlds, the history
-/// is shorter.
+/// Number of runs in total above which each module has a shorter history, down to [`MIN_RUNS_PER_MODULE`], so that a
+/// world of ten thousand customers fits into a small machine's memory. It is enough for the full history of about 300
+/// customers with eight modules.
 const MAX_RUNS: usize = 150_000;
+
+/// Minimum number of runs per module: enough for a failed run, a running run, and earlier restore points.
+const MIN_RUNS_PER_MODULE: usize = 4;
 
 /// Typical number of modules per customer, for dividing [`MAX_RUNS`] among all modules.
 const MODULES_PER_CUSTOMER: usize = 8;
@@ -47,7 +50,7 @@ impl Rules {
             hostile: settings.hostile,
             churn: settings.churn,
             started: settings.scenarios_from.unwrap_or(now),
-            max_runs: shared.max(listed).clamp(4, MAX_RUNS_PER_MODULE),
+            max_runs: shared.max(listed).clamp(MIN_RUNS_PER_MODULE, MAX_RUNS_PER_MODULE),
             incidents: BTreeMap::new(),
             speed: if settings.speed.is_finite() && settings.speed > 0.0 {
                 settings.speed

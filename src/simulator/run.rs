@@ -57,7 +57,7 @@ pub struct Run {
     pub last_modified: Option<i64>,
     /// Fields that replace or extend the row's JSON.
     pub raw_fields: BTreeMap<String, Value>,
-    /// Slot in the schedule, used to update the unfinished run; `None` if the run has ended or was created by a test.
+    /// Slot in the schedule, used to update an unfinished run; `None` if the run has ended or was created by a test.
     pub slot: Option<i64>,
 }
 

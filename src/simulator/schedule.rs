@@ -67,7 +67,7 @@ pub(crate) struct Schedule {
     pub(crate) stores: u64,
     /// Time from which runs with [`Habit::Broken`] fail.
     pub(crate) fails_from: i64,
-    /// No run starts in a slot before this time.
+    /// Slots that start before this time have no runs.
     pub(crate) not_before: i64,
     /// No slot starts after this time.
     pub(crate) not_after: i64,
@@ -112,8 +112,8 @@ impl Schedule {
             }
     }
 
-    /// Returns the latest slot by `now`. If a past interruption suppresses the run of this slot, returns the latest
-    /// earlier slot with a run.
+    /// Returns the latest slot that starts by `now`. If a past interruption suppresses the run of this slot, returns
+    /// the latest earlier slot with a run.
     fn newest_with_run(&self, now: i64) -> i64 {
         let slot = self.slot_at(now);
         match self.interruption(slot) {

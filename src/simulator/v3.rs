@@ -220,7 +220,7 @@ fn customer(customer: &Customer) -> Value {
 
 fn protected(customer: &Customer, row: &ProtectedRow) -> Value {
     let mut value = protected_row(customer, row);
-    // Since October 2026, the API has sent both fields, but not in every row.
+    // Since October 2026, the API has sent these two fields, but not in every row.
     if let (Some(tenant), Some(object)) = (&row.tenant_id, value.as_object_mut()) {
         object.insert("tenantId".to_owned(), json!(tenant));
         object.insert("lastRunTime".to_owned(), json!(month_first_time(row.last_run)));

@@ -48,7 +48,7 @@ pub struct CustomerRow {
     pub overdue: usize,
     /// Number of modules that were failing at the last poll.
     pub failing: usize,
-    /// Number of collectors whose values are not fresh.
+    /// Number of collectors whose values for the customer are outdated; see [`State::is_outdated`].
     pub outdated: usize,
     /// Whether the backup status is currently known.
     pub is_known: bool,

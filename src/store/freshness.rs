@@ -15,7 +15,7 @@ pub const COLLECTOR_SUCCESS: Metric = Metric::gauge(
 .dated()
 .labels(FRESHNESS_LABELS);
 
-/// Time of the last complete poll, per collector and customer.
+/// Time of the last poll with a complete response, per collector and customer.
 pub const COLLECTOR_LAST_SUCCESS: Metric = Metric::timestamp(
     "elements_exporter_collector_last_success_timestamp_seconds",
     "Latest poll with a complete response, Unix time; 0 if none yet",

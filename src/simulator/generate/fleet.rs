@@ -74,7 +74,8 @@ struct CustomerGenerator<'a> {
     rng: SeededRng,
 }
 
-/// Returns the customer with this index. A customer that joined later is new and has no scenario.
+/// Returns the customer with this index. A customer with a `joined` time has no scenario, and no runs before that
+/// time.
 pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
     let mut rng = SeededRng::from_path(&[rules.seed, u64::try_from(index).unwrap_or(u64::MAX)]);
     let scenario = match joined {

@@ -59,7 +59,7 @@ struct CustomerGenerator<'a> {
     rng: SeededRng,
 }
 
-/// Returns the customer with this index. A customer that joined later has no history.
+/// Returns the customer with this index. A customer with a `joined` time has no runs before that time.
 pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
     let number = u64::try_from(index).unwrap_or(u64::MAX);
     let rng = SeededRng::from_path(&[rules.seed, number]);
@@ -295,7 +295,7 @@ impl CustomerGenerator<'_> {
             Role::Exceptional => Habit::Exceptions,
             Role::ManyIssues if nth < 4 => Habit::Rotating,
             Role::ManyIssues => Habit::Flaky,
-            // The first customer is healthy, because users see it first.
+            // The customer at the top of the list is healthy, because it is the first that users see.
             Role::Plain if self.index == 0 => Habit::Reliable,
             _ => match percentile {
                 0..82 => Habit::Reliable,

@@ -160,7 +160,7 @@ pub(super) fn report(view: View<'_>, call: &Call, customer: &Customer, job: &str
     let withdrawn = tenant.and_then(|tenant| *tenant.services.consent.get("Office365Backup")?);
     let has_consent = withdrawn.is_none_or(|at| run.end.unwrap_or(view.world.now()) < at);
     let rows = services::report(run, domain, has_consent);
-    // Tokens contain characters that must be percent-encoded in the URL of the next page.
+    // Skip tokens contain characters that must be percent-encoded in the URL of the next page.
     let skip = match call.parameter("skipToken") {
         Some(token) if !view.ignore_paging => {
             let parts = token.strip_suffix("%7C").and_then(|token| token.split_once('|'));

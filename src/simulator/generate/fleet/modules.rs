@@ -28,7 +28,7 @@ const DEV_OPS: u16 = 363;
 /// Modules of Microsoft 365, in the order of job lists.
 const MICROSOFT_365_MODULES: [u16; 9] = [302, 303, 304, 305, 306, 307, 308, 309, 402];
 pub(super) const POWER_PLATFORM: [u16; 3] = [310, 311, 312];
-/// Modules that every customer of the service has.
+/// Modules that every customer with Microsoft 365 has.
 const MAIN_MODULES_OF_MICROSOFT_365: [u16; MAIN_MODULES] = [303, SHAREPOINT, ONEDRIVE, 308];
 const MAIN_MODULES_OF_GOOGLE: [u16; MAIN_MODULES] = [501, 502, 503, 504];
 const GOOGLE_MODULES: [u16; 6] = [501, 502, 503, 504, 505, 507];

@@ -157,7 +157,7 @@ impl CustomerGenerator<'_> {
     }
 }
 
-/// Formats a date in one of the four formats that occur in API responses.
+/// Formats a date in one of four formats that occur in API responses.
 fn date(at: i64, form: u64) -> String {
     let pattern = match form % 4 {
         0 => "%Y-%m-%d",
