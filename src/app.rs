@@ -160,8 +160,8 @@ struct Current {
 }
 
 impl App {
-    /// Reads the configuration, restores the state and binds the sockets. `config_file` is only displayed on the status
-    /// page.
+    /// Reads the configuration, restores the state and binds the sockets. `config_file` is used only for
+    /// display on the status page.
     ///
     /// # Errors
     /// Returns an error if the configuration or a file to which it refers is invalid, or if a socket cannot be bound.
@@ -270,7 +270,7 @@ impl App {
             file: self.state_file,
         };
         let poll_stop = stop.clone();
-        // The exporter is useless without its poll loop, so the process ends and its supervisor can restart it.
+        // The exporter is useless without its poll loop, so the process ends to let its supervisor restart it.
         let poll_loop = tokio::spawn(async move {
             let _ = poll_thread.end().await;
             let was_stopped = poll_stop.is_cancelled();
@@ -467,7 +467,7 @@ fn schedule_config(config: &Config, client: Arc<ApiClient>, attributes: Option<A
     }
 }
 
-/// Returns the patterns of `metrics.exclude` that no metric matches.
+/// Returns the patterns of `metrics.exclude` that match no metric.
 fn unmatched_exclusions(config: &Config) -> impl Iterator<Item = &str> {
     let patterns = config.metrics.exclude.iter();
     let unmatched = patterns.filter(|pattern| catalogue::matching(std::slice::from_ref(pattern)).is_empty());

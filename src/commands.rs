@@ -1,4 +1,4 @@
-//! Runs the commands of the program, from the arguments to the exit code.
+//! Runs the program's commands, and determines their exit codes.
 
 use std::io;
 use std::process::ExitCode;
@@ -28,8 +28,9 @@ use crate::simulator::Simulator;
 const SUBTITLE: &str = "Backups, restore points, licences and scans of an AvePoint Elements partner's customers, \
                         for Prometheus.";
 
-/// Runs a command. Returns false if the program must exit with code 1, for example because a check failed. A service that is stopped during startup ends
-/// immediately. A reload waits until startup is complete.
+/// Runs a command. Returns false if the program must exit with code 1, for example because a check failed.
+///
+/// A stop signal during startup ends the command immediately. A reload signal waits until startup is complete.
 ///
 /// # Errors
 /// Returns an error if the command cannot start.
@@ -42,7 +43,8 @@ pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     let stop = CancellationToken::new();
     let (report_started, mut started) = oneshot::channel();
     let stopped = stop.clone();
-    // The command runs on its own thread, so that signals are handled while a large state is loaded from a slow disk.
+    // The command runs on its own thread, so that signals are handled while a large state file is loaded from a slow
+    // disk.
     let mut command =
         tokio::task::spawn_blocking(move || Handle::current().block_on(execute(args, stopped, report_started)));
     let mut reload: Option<Reload> = None;
@@ -119,8 +121,8 @@ async fn finished<T>(reloading: &mut Option<JoinHandle<T>>) {
     }
 }
 
-/// Reports that the command has started and can be stopped with its cancellation token. The message contains the
-/// function that reloads the configuration, if the command has one.
+/// Sender of the message that the command has started and can be stopped with its cancellation token. The message
+/// contains the function that reloads the configuration, if the command has one.
 type ReportStarted = oneshot::Sender<Option<Reload>>;
 
 async fn execute(args: Args, stop: CancellationToken, report_started: ReportStarted) -> Result<bool, Error> {

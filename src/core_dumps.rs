@@ -21,7 +21,7 @@ pub fn disable() -> io::Result<()> {
     Ok(undumpable?)
 }
 
-/// Prevents core files. Systems other than Linux offer no further protection.
+/// Prevents core files. Further protection is implemented only for Linux.
 ///
 /// # Errors
 /// Returns an error if the system rejects the call.

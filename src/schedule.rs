@@ -267,8 +267,8 @@ impl Scheduler {
         }
     }
 
-    /// Returns the time until the next target becomes due, or [`LONGEST_SLEEP`] if that is shorter or all slots are in use. `last` is the time of the last
-    /// iteration.
+    /// Returns the time until the next target becomes due, or [`LONGEST_SLEEP`] if that is shorter or all slots are in
+    /// use. `last` is the time of the last iteration.
     fn time_to_sleep(&self, last: MonotonicTime) -> Duration {
         if self.polls.len() >= self.config.max_concurrency {
             return LONGEST_SLEEP;

@@ -1,4 +1,4 @@
-//! The gauges of the module `dense`, implemented with other libraries.
+//! The gauges of the module `dense`, implemented with prometheus-client.
 
 use std::fmt;
 

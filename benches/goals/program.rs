@@ -16,7 +16,7 @@ const STARTS: usize = 9;
 /// Time without requests after which the program counts as idle.
 const IDLE_TIME: Duration = Duration::from_secs(5);
 
-/// The running program. Dropping the value kills it.
+/// The running program. Dropping the value kills the process.
 pub struct Exporter {
     pub address: SocketAddr,
     child: Child,

@@ -21,7 +21,7 @@ const REPETITIONS: usize = 15;
 /// Number of repetitions for libraries that are many times slower. Fewer repetitions are enough for them.
 const SLOW_REPETITIONS: usize = 3;
 
-/// Returns the CPU time of work in one thread. Other processes affect the CPU time less than the elapsed time.
+/// Returns the CPU time of work in one thread. Other processes affect CPU time less than they affect elapsed time.
 fn cpu_time_of(work: impl FnOnce()) -> Duration {
     let start = ThreadTime::now();
     work();

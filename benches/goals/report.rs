@@ -62,6 +62,6 @@ pub fn cpu_time(pid: u32) -> Duration {
         .take(2)
         .map(|field| field.parse::<u64>().unwrap())
         .sum();
-    // A tick is a hundredth of a second on every supported Linux.
+    // A tick is a hundredth of a second on every supported Linux system.
     Duration::from_millis(ticks * 10)
 }

@@ -26,7 +26,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::{dense, peers};
 
-/// A server process. Dropping the value kills it.
+/// A server process. Dropping the value kills the process.
 pub struct Server {
     pub address: SocketAddr,
     child: Child,
@@ -71,7 +71,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx, if `benches/run` has installed it. It serves `metrics`, or `metrics.gz` to clients that accept
+    /// Starts nginx, if `benches/run` has installed it. nginx serves `metrics`, or `metrics.gz` to clients that accept
     /// gzip.
     pub fn start(text: &[u8], compressed: &[u8]) -> Option<Self> {
         let program = std::env::var_os("BENCH_NGINX")?;
@@ -83,7 +83,7 @@ impl Nginx {
         let address = free.local_addr().unwrap();
         drop(free);
         let root = folder.display();
-        // Debian's configuration, except for paths and directives that need a system user.
+        // This is Debian's configuration with other paths, and without the directives that need a system user.
         let config = format!(
             "worker_processes auto;\ndaemon off;\npid {root}/pid;\nerror_log {root}/error.log;\n\
              events {{ worker_connections 768; }}\n\

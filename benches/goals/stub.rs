@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dense;
 
-/// Number of customers whose responses serve as templates for all customers, as in the demo. The first few of these
-/// customers have more modules than most.
+/// Number of simulated customers, equal to the default of the demo. Their responses serve as templates for all
+/// customers. The first few of them have more modules than most.
 const TEMPLATES: usize = 75;
 
 struct Stub {
@@ -82,8 +82,8 @@ pub fn serve(customers: usize, latency_milliseconds: u64) {
     });
 }
 
-/// Fetches the simulated partner's customer list. Returns the ids of these customers, which are the templates, and a
-/// list of `customers` customers based on them.
+/// Fetches the simulated partner's customer list. Returns the ids of its customers, which are the templates, and a
+/// list based on it with `customers` rows.
 fn fetch_customers(partner: SocketAddr, customers: usize) -> (Vec<String>, Bytes) {
     let form =
         "grant_type=client_credentials&client_id=demo&client_secret=demo-secret&scope=partner.customers.read.all";

@@ -1,4 +1,5 @@
-//! Goal 5: duration and cost of a cycle of all collectors while the exporter is scraped. The API has a fixed latency.
+//! Goal 5: duration and cost of a cycle of all collectors. The duration is measured with a fixed API latency, while the
+//! exporter is scraped. The cost is measured without latency.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Labels: rendered in both formats, parsed back, and compared.
+//! Renders labels in both formats, parses the result, and compares it with the input.
 
 use std::sync::Arc;
 

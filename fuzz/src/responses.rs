@@ -1,4 +1,4 @@
-//! API responses, parsed by every collector for both API versions. Exposed counts must occur in the responses.
+//! Parses API responses with every collector, for both API versions. Exposed counts must occur in the responses.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};

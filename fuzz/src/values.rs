@@ -67,7 +67,7 @@ fn check_numbers(text: &str) {
     }
 }
 
-/// Checks that two sizes separated by a slash are parsed to the same values as each size on its own.
+/// Checks that parsing two sizes separated by a slash gives the same values as parsing each size on its own.
 fn check_capacity(used: &str, purchased: &str) {
     let of = |text: &str| size(text).ok().flatten();
     let plain = |text: &str| !text.contains('/');

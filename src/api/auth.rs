@@ -255,7 +255,7 @@ impl TokenSource {
             .cloned()
     }
 
-    /// Fetches a token for `scope` and the other scopes of its group. The caller holds `fetching`.
+    /// Fetches a token for `scope` and the other scopes of its group. The caller must hold the lock `fetching`.
     async fn fetch(&self, scope: &'static str) -> Result<(), super::Error> {
         self.check_pause()?;
         let scopes = {
@@ -266,7 +266,7 @@ impl TokenSource {
             }
             self.scopes_to_request(scope, &state.denied)
         };
-        // Computed before the files are read, so that later changes are detected.
+        // The fingerprint is computed before the files are read, so that later changes are detected.
         let fingerprint = self.credential.fingerprint();
         let result = self.fetch_all(&scopes).await;
         let mut state = lock(&self.state);

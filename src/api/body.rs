@@ -30,8 +30,8 @@ enum Surrogate {
     Low,
 }
 
-/// Overwrites each lone surrogate, whether escaped or encoded in UTF-8, with U+FFFD in the same form, which has the
-/// same length.
+/// Overwrites each lone surrogate, whether escaped or encoded in UTF-8, with U+FFFD in the same form. Both forms of
+/// U+FFFD are as long as the surrogate that they replace.
 fn replace_lone_surrogates(body: &mut [u8]) {
     let mut at = 0;
     let is_suspect = |byte: &u8| matches!(byte, b'\\' | 0xed);
@@ -76,7 +76,7 @@ fn overwrite(body: &mut [u8], at: usize, with: &[u8]) {
 }
 
 /// Returns whether brackets and braces outside strings are nested deeper than [`MAX_DEPTH`]. The parser checks whether
-/// they match.
+/// each has a matching counterpart.
 fn is_too_deep(body: &[u8]) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in body {

@@ -204,7 +204,7 @@ pub enum CredentialError {
     /// The file is neither PFX nor PEM.
     #[error("{0} is not a certificate: expected a PFX archive, or a PEM file with a CERTIFICATE block")]
     NotCertificate(PathBuf),
-    /// A PFX archive cannot be read for a reason other than its password.
+    /// A PFX archive is unreadable for a reason other than a wrong or missing password.
     #[error(
         "cannot read the PFX archive {path}: convert it with `openssl pkcs12 -in ARCHIVE -nodes -out FILE` and use FILE"
     )]

@@ -57,8 +57,8 @@ impl<'a> Envelope<'a> {
     /// Parses an object. `list` is the name of the member that contains the rows.
     ///
     /// # Errors
-    /// Returns an error if the body is not an object with this member, contains invalid paging details, or reports a
-    /// failure.
+    /// Returns an error if the body is not an object, or if the object contains this member twice or with a value that
+    /// is not a list, contains invalid paging details, or reports a failure. A missing list is not an error.
     pub(super) fn read(body: &'a [u8], list: &'static str) -> Result<Self, Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let read = EnvelopeVisitor { list }.deserialize(&mut deserializer);

@@ -35,8 +35,8 @@ pub fn http_client(
     client_builder(timeout, proxy, authorities)?.build()
 }
 
-/// Builds a client for URLs without TLS. Unlike [`http_client`], this also works on systems without certificate
-/// authorities.
+/// Builds a client for plain HTTP URLs. Unlike the client that [`http_client`] builds, this client also works on
+/// systems without certificate authorities.
 ///
 /// # Errors
 /// Returns an error if the proxy cannot be used.

@@ -1,10 +1,11 @@
 //! Decides when a request may be sent. The rate limiter is deterministic: it uses no clock, random numbers, tasks or
 //! locks of its own.
 //!
-//! Callers pass in the time since a fixed point on a monotonic clock, and random numbers in `[0, 1)`. Each request
-//! calls [`RateLimiter::try_acquire`]. An admitted request that is not cancelled
-//! reports one outcome with [`succeeded`](RateLimiter::succeeded), [`throttled`](RateLimiter::throttled) or
-//! [`failed`](RateLimiter::failed). Every admitted request finally calls [`finished`](RateLimiter::finished).
+//! Callers pass in the time since a fixed point on a monotonic clock, and random numbers in `[0, 1)`. For each
+//! request, they call [`RateLimiter::try_acquire`]. For an admitted request that is not cancelled, they report one
+//! outcome with [`succeeded`](RateLimiter::succeeded), [`throttled`](RateLimiter::throttled) or
+//! [`failed`](RateLimiter::failed). At the end of every admitted request, they call
+//! [`finished`](RateLimiter::finished).
 
 mod breaker;
 mod headers;
@@ -274,7 +275,7 @@ impl RateLimiter {
         next
     }
 
-    /// Reports that the host failed: no connection, no response in time, or status 5xx.
+    /// Reports that the host failed: it was unreachable, did not respond in time, or returned status 5xx.
     pub fn failed(&mut self, now: Duration, resource: Resource, random: f64) {
         self.failed_since_response.insert(resource.endpoint);
         self.endpoint_state(resource)

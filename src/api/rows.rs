@@ -13,7 +13,7 @@ use super::Error;
 pub const MAX_LIST_BYTES: usize = 256 << 20;
 
 /// Maximum number of rows in a list, or in a list within a row: two thousand pages with a hundred rows each. Without a
-/// limit, the rows of a body such as `[0,0,0]` would use thirty times its size in memory.
+/// limit, the rows of a body such as `[0,0,0]` would use thirty times the size of the body in memory.
 pub const MAX_LIST_ROWS: usize = 200_000;
 
 /// Rows of a list that have been fetched so far.

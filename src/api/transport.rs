@@ -1,4 +1,5 @@
-//! Sends API requests. Each is authorized, rate-limited, limited in time and size, and never redirected.
+//! Sends API requests. Each request is authorized and rate-limited, has a timeout and a maximum response size, and does
+//! not follow redirects.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -138,7 +139,7 @@ impl Transport {
         &self.0.tokens
     }
 
-    /// Returns the request rate limit per second.
+    /// Returns the request rate limit, in requests per second.
     pub fn rate(&self) -> f64 {
         lock(&self.0.limiter).rate()
     }

@@ -158,7 +158,7 @@ impl Client {
                 .rows()?;
             let page_hashes: Vec<u64> = page_rows.iter().map(|row| hashes.hash_one(row.get())).collect();
             let is_seen = |hash: &&u64| seen_rows.contains(*hash);
-            // Detects a server that repeats a page under new links.
+            // A server may repeat a page under new links.
             if !page_rows.is_empty() && page_hashes.iter().all(|hash| is_seen(&hash)) {
                 return Err(Error::Incomplete("a page was repeated"));
             }

@@ -286,8 +286,8 @@ struct FetchedPages {
 }
 
 impl FetchedPages {
-    /// Returns the identities that must be the same in two fetches of the list to confirm repeated rows. Rows without a
-    /// key can change between the fetches, so only the repeated rows are compared.
+    /// Returns the identities that must be the same in two fetches of the list before repeated rows count as
+    /// duplicates. Rows without a key can change between the fetches, so only the repeated rows are compared.
     fn identities(&self, list: &List<'_>) -> &HashSet<u64> {
         match list.key {
             Some(_) => &self.seen,

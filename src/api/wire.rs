@@ -251,7 +251,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Returns the values of the fields `names` in the order of the names, without `null`.
+    /// Returns the values of the fields `names` in the order of the names, and skips `null`.
     fn candidates(&self, names: Names) -> impl Iterator<Item = &'a RawValue> {
         names.iter().flat_map(|name| {
             self.fields

@@ -269,8 +269,8 @@ impl Check<'_> {
         if result != CollectorResult::NotTried {
             (finding.requests, finding.rows) = (Some(requests), Some(rows));
         }
-        // A collector without permission costs nothing. If a collector fails for any other reason without returning
-        // rows, its cost is unknown.
+        // A collector whose permission is missing costs nothing. If a collector fails for any other reason without
+        // returning rows, its cost is unknown.
         let runs = result != CollectorResult::NotPermitted;
         if runs && finding.outcome != Outcome::Ok && rows == 0 {
             self.report.not_measured.push(descriptor.name);

@@ -35,7 +35,7 @@ pub(super) struct ClientSource {
 }
 
 impl ClientSource {
-    /// Reads `api.ca_file`, if configured.
+    /// Collects the inputs from the configuration, and reads `api.ca_file` if it is set.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or contains an invalid certificate.
@@ -133,7 +133,7 @@ impl ClientSource {
     }
 }
 
-/// Returns the scopes of the enabled collectors without duplicates.
+/// Returns the scopes of the enabled collectors, without duplicates.
 pub(super) fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static str> {
     let mut scopes: Vec<&'static str> = Vec::new();
     let enabled = plans.iter().filter(|(_, plan)| plan.enabled);
@@ -145,8 +145,8 @@ pub(super) fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<
     scopes
 }
 
-/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust is about half a
-/// megabyte.
+/// Maximum size of a file with certificate authorities. A file with all authorities that browsers trust is smaller than
+/// a megabyte.
 const MAX_CA_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads a file with certificate authorities. Returns an empty list if none is configured.

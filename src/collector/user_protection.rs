@@ -115,10 +115,13 @@ async fn count_users(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantR
     let endpoint = Endpoint::Users;
     let mut users = Users::new();
     let unreadable = super::read_rows(rows, endpoint, observer, |row| {
-        for (module, is_protected) in parse_statuses(row)? {
-            if users.len() >= MAX_MODULES && !users.contains_key(&module) {
-                continue;
-            }
+        let statuses = parse_statuses(row)?;
+        let added = statuses.keys().filter(|module| !users.contains_key(*module)).count();
+        if users.len() + added > MAX_MODULES {
+            observer.decode_error(endpoint, "module", "a module beyond the limit");
+            return None;
+        }
+        for (module, is_protected) in statuses {
             let counts = users.entry(module).or_default();
             if is_protected {
                 counts.protected += 1;
@@ -187,5 +190,21 @@ mod tests {
         assert_eq!(users.values().map(|counts| counts.protected).collect::<Vec<_>>(), [1]);
         assert!(failure.is_some_and(|failure| matches!(failure.error, Error::UnreadableRows(1))));
         assert!(count_users(&[row(bad)], &Health::new()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn modules_beyond_the_limit_are_reported() {
+        let modules = |first: usize| {
+            let module = |nth: usize| format!(r#"{{"module": "m{nth}", "isProtected": true}}"#);
+            let listed: Vec<String> = (first..first + MAX_MODULES).map(module).collect();
+            let json = format!(r#"{{"id": "1", "moduleStatus": [{}]}}"#, listed.join(","));
+            RawValue::from_string(json).expect("JSON")
+        };
+        let (users, failure) = count_users(&[modules(0), modules(1), modules(0)], &Health::new())
+            .await
+            .expect("a response");
+        assert_eq!(users.len(), MAX_MODULES);
+        assert!(users.values().all(|counts| counts.protected == 2));
+        assert!(failure.is_some_and(|failure| matches!(failure.error, Error::UnreadableRows(1))));
     }
 }

@@ -6,8 +6,8 @@ use crate::domain::{AttributeTable, Attributes, PerAttribute, counted, is_mislea
 use crate::settings::{self, Field, parse, reject_unknown_keys};
 use crate::text_file;
 
-/// Maximum size of a CSV file, in bytes. A few megabytes suffice for ten thousand customers with the names of all their
-/// modules.
+/// Maximum size of a CSV file, in bytes. A file with ten thousand customers and the names of all their modules takes
+/// only a few megabytes.
 pub(crate) const MAX_CSV_BYTES: u64 = 16 << 20;
 
 /// Maximum number of rows: twice as many as a partner with 50,000 customers needs.

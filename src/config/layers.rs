@@ -195,7 +195,7 @@ fn parse_variable_value(key: &Key, name: &str, text: &str) -> Result<Value, Erro
 /// exporter's service. Kubernetes replaces hyphens with single underscores, whereas the variables of keys contain
 /// double underscores.
 fn is_from_kubernetes(name: &str) -> bool {
-    // These suffixes start with the underscore that ends `PREFIX`.
+    // Keeps the underscore that ends `PREFIX`, because the suffixes below start with it.
     let rest = name.get(PREFIX.len().saturating_sub(1)..).unwrap_or_default();
     !rest.contains("__")
         && (rest.ends_with("_SERVICE_HOST")

@@ -28,7 +28,7 @@ pub enum ValueFormat {
     Integer(usize, Option<usize>),
     /// A list of strings, with a description of the list.
     List(&'static str),
-    /// A list of objectives, with a description of the list; see [`OVERRIDE_KEYS`](super::OVERRIDE_KEYS).
+    /// A list of RPO overrides, with a description of the list; see [`OVERRIDE_KEYS`](super::OVERRIDE_KEYS).
     Overrides(&'static str),
 }
 

@@ -48,7 +48,7 @@ pub fn without_invisible(text: &str) -> String {
     text.replace(is_invisible, "")
 }
 
-/// Decodes numeric character references, and HTML entities for quotes, brackets and spaces.
+/// Decodes numeric character references, and HTML entities for quotation marks, brackets and spaces.
 fn decode_entities(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     // The ampersand of an entity may itself be encoded, as in `&amp;quot;`.

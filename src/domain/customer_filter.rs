@@ -7,7 +7,7 @@ use super::{CustomerId, Pattern, Purpose, Shard, looks_like_id};
 pub struct CustomerFilter {
     /// Customers to monitor; all if empty.
     pub include: Vec<Pattern>,
-    /// Customers not to monitor, even if they are included.
+    /// Customers not to monitor, even if they match `include`.
     pub exclude: Vec<Pattern>,
     /// This exporter's shard of the remaining customers.
     pub shard: Shard,

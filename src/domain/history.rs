@@ -18,7 +18,8 @@ use super::time::Timestamp;
 use super::trail::{PastRun, Trail};
 
 /// Number of completed runs that are stored in addition to the runs in the latest list. A run that is missing from one
-/// list and returns in the next is therefore not counted twice. Replicas of the API differ by only one or two runs.
+/// list and returns in the next is therefore not counted twice. The lists from the
+/// API's replicas differ by only one or two runs.
 const RECENT_RUNS: usize = 8;
 
 /// The stored part of a completed run.

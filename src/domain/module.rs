@@ -15,8 +15,8 @@ use super::{count, present};
 /// Maximum length of a name in a response, in characters. The longest name in the reference has 34 characters.
 const MAX_NAME_CHARS: usize = 128;
 
-/// Identifies a customer's module or, if the module has backup scopes, one backup scope. Lists are sorted by the fields
-/// in this order.
+/// Identifies a customer's module or, if the module has backup scopes, one backup scope. Lists are sorted by
+/// service, module and scope.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModuleKey {
     /// Name of the service.
@@ -41,7 +41,8 @@ impl ModuleKey {
 /// A name for use as a label value, and whether it is in the reference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Named {
-    /// The vendor's current name; `unknown_<n>` for an unlisted number; otherwise, the received text, truncated.
+    /// The vendor's current name. For an unlisted number, this is `unknown_<n>`, and for any other unknown text, the
+    /// received text, truncated.
     pub name: Cow<'static, str>,
     /// Whether the reference lists the name.
     pub known: bool,

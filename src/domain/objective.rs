@@ -92,7 +92,7 @@ impl Objectives {
             .map_or_else(of_default, |matching| matching.objective.clone())
     }
 
-    /// Returns the earliest end of an override after `now`.
+    /// Returns the earliest time after `now` at which an override ends.
     pub fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
         let ends = self.overrides.iter().filter_map(|entry| entry.objective.until);
         ends.filter(|end| *end > now).min()

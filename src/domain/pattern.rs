@@ -42,7 +42,7 @@ impl Pattern {
     /// Returns an error if the text is not a valid glob, for example because of an unclosed bracket.
     pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
         let written = text.trim().to_owned();
-        // Case-insensitive globs support only ASCII, so both sides are folded instead.
+        // Case-insensitive globs support only ASCII, so the pattern and the names are folded instead.
         let text = folded(text);
         let glob = GlobBuilder::new(&text)
             .literal_separator(false)

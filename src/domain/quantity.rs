@@ -131,8 +131,8 @@ pub fn signed(text: &str) -> Parsed<i64> {
 /// Parses a size, such as `0 GB`, `5.01 GB`, `1,234.5 mb`, `3 TiB` or `12 bytes`, and converts it to bytes, rounded
 /// half up. KB to EB have two meanings; KiB to EiB are always binary.
 ///
-/// The product is computed exactly from the decimal digits of the text, and rounded once. A size above 2^53 bytes is
-/// returned as the nearest `f64`.
+/// The product of the number and the unit is computed exactly from the decimal digits of the text, and rounded once. A
+/// size above 2^53 bytes is returned as the nearest `f64`.
 ///
 /// # Errors
 ///

@@ -45,7 +45,7 @@ pub(super) fn is_replaced_in_labels(character: char) -> bool {
     is_misleading(character) && character != '\n'
 }
 
-/// Maximum length of external text in a log line, in characters: enough for a complete id.
+/// Maximum length of external text in a log line, in characters: enough for a GUID.
 const MAX_LOGGED_CHARS: usize = 60;
 
 /// Makes text safe to log: truncates it, and replaces control characters and bidirectional formatting characters.

@@ -16,7 +16,7 @@ pub use self::duration::duration;
 use self::scanner::Scanner;
 use super::{Parsed, parse_present};
 
-/// Nanoseconds per tick. A tick is the API's resolution: its seconds have seven decimal places.
+/// Nanoseconds per tick. A tick is the resolution of times in the API, whose seconds have seven decimal places.
 const NANOSECONDS_PER_TICK: u32 = 100;
 
 const TICKS_PER_SECOND: i64 = 10_000_000;
@@ -104,9 +104,9 @@ pub enum DailyScan {
 ///
 /// A date has the form `2025-02-01` or, month first, `12-31-2026`. The separator is `-`, `/` or `.`, and the month and
 /// the day have one or two digits. The day comes first only if the first number cannot be a month. A time may follow
-/// after `T` or spaces: `3:21`, `03:21:16` or `06:29:55 AM`. The seconds may have up to nine decimal places, of
-/// which seven are used. The offset, if any, is written as `Z`, `UTC`, `GMT`, `+00:00`, `-0530` or `+2`. A year before
-/// 1980 or after 2199 means "never"; the value is then absent.
+/// after `T`, spaces, or a comma and spaces: `3:21`, `03:21:16` or `06:29:55 AM`. The seconds may have up to nine
+/// decimal places, of which seven are used. The offset, if any, is written as `Z`, `UTC`, `GMT`, `+00:00`, `-0530` or
+/// `+2`. A year before 1980 or after 2199 means "never"; the value is then absent.
 ///
 /// A number means seconds or milliseconds since 1970, or .NET ticks. The three ranges do not overlap. 0 means that the
 /// value is absent.

@@ -122,8 +122,8 @@ impl KnownNames {
         self.modules.extend(module_names().map(str::to_owned));
     }
 
-    /// Checks the patterns of the filter and of the overrides that have not expired, and returns those that match none
-    /// of these names. Patterns for services, modules and scopes are checked only if at least one module is known.
+    /// Checks the patterns of the filter and of the overrides that have not expired, and returns those that match no
+    /// known name. Patterns for services, modules and scopes are checked only if at least one module is known.
     pub fn unmatched(
         &self,
         filter: &CustomerFilter,

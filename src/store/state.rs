@@ -1,9 +1,9 @@
 //! Saves the store to the state file and restores it after a restart.
 //!
-//! The file consists of JSON lines: the first is a header, and the last contains the number of lines and their
-//! checksum. A new file is written next to the old one and then renamed, so the state file is always complete. An
-//! embedded database is not needed, because the state takes up only a few megabytes, and all of it except the run
-//! history can be fetched again in one cycle.
+//! The file consists of JSON lines: the first is a header, and the last contains the number and checksum of
+//! all preceding lines. A new file is written next to the old one and then renamed, so the state file is always
+//! complete. An embedded database is not needed, because the state takes up only a few megabytes, and all of it except
+//! the run history can be fetched again in one cycle.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};

@@ -209,7 +209,7 @@ fn follow_links(path: &Path) -> Result<PathBuf, Error> {
     Err(unreachable(path, Errno::LOOP.into()))
 }
 
-/// Returns the directory of a file: the working directory if the path is a bare file name.
+/// Returns the directory of a file, or the working directory if the path is a bare file name.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,

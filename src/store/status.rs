@@ -21,7 +21,7 @@ const MAX_ERROR_CHARS: usize = 400;
 pub struct PollStatus {
     /// Freshness of the values.
     pub state: State,
-    /// Whether one poll fetches all customers.
+    /// Whether one poll fetches the data of all customers.
     pub is_for_all: bool,
     /// Time of the last successful poll.
     pub last_success: Option<Timestamp>,
@@ -45,7 +45,7 @@ pub struct Overview {
     pub plan: Plan,
     /// Whether its permission is granted; `None` if unknown.
     pub permitted: Option<bool>,
-    /// Customers by state; the sum is the number of known customers.
+    /// Number of customers by state. The sum is the number of known customers.
     pub customers: BTreeMap<State, usize>,
 }
 
@@ -130,7 +130,7 @@ impl StatusSnapshot {
         (self.has_attributes && self.customers.len() > 0).then(|| without.count())
     }
 
-    /// Returns a collector's record of a customer, even if the collector is disabled.
+    /// Returns a collector's record of a customer, or `None` if the store has none.
     pub fn record(&self, collector: CollectorId, id: &CustomerId) -> Option<&dyn Record> {
         let stored = self.collected.get(collector).records.get(id)?;
         Some(&*stored.rendered.record)
@@ -149,7 +149,7 @@ impl StatusSnapshot {
 }
 
 impl CollectorSnapshot<'_> {
-    /// Returns the collector's schedule, and the customers by state.
+    /// Returns the collector's schedule and permission, and the number of customers by state.
     pub fn overview(&self) -> Overview {
         Overview {
             collector: self.id,
@@ -159,7 +159,7 @@ impl CollectorSnapshot<'_> {
         }
     }
 
-    /// Returns whether one poll fetches all customers.
+    /// Returns whether one poll fetches the data of all customers.
     pub fn polls_all_at_once(&self) -> bool {
         self.collected.freshness.contains_key(&Target::Partner)
     }

@@ -30,7 +30,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(output)))
 }
 
-/// Starts a partner without subscriptions, because some subscriptions have invalid values.
+/// Starts a partner without subscriptions. Some simulated subscriptions have invalid values, which `check` reports.
 async fn partner() -> Partner {
     let partner = start(frozen_partner(8)).await;
     partner.handle.with_world(|world| {
@@ -243,7 +243,7 @@ async fn pause_requested_by_the_api_is_reported_immediately() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unreachable_host_is_reported_with_advice() {
-    // A local port without a listener.
+    // No server is listening on this local port.
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

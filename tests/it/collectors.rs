@@ -1,5 +1,5 @@
-//! Expositions that result from given JSON, by collector and API version. Data that both versions provide must result
-//! in the same text.
+//! Expositions for given JSON responses, by collector and API version. Data that both versions provide must result in
+//! the same text.
 //!
 //! This file is long, because the fixtures of both API versions are side by side.
 

@@ -24,7 +24,7 @@ fn services(ids: &[&str]) -> String {
     format!(r#"{{"value":[{}]}}"#, rows.join(","))
 }
 
-/// Returns settings for API v1 with only the customer list, jobs and licences.
+/// Returns settings for API v1 in which only the collectors `customers`, `jobs` and `licenses` are enabled.
 fn v1_settings<'a>(overrides: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut settings = vec![
         ("ELEMENTS_API__VERSION", "v1"),

@@ -1,5 +1,5 @@
-//! The commands in the documentation work. A test runs each command, unless a list gives a reason why no test can run
-//! it. In that case, the test only checks that the files, flags and keys in the command exist.
+//! The commands in the documentation work. A test runs each command, unless [`NOT_RUN`] gives a reason why no test can
+//! run it. In that case, the test only checks that the files, flags and keys in the command exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,14 +15,15 @@ use crate::harness::program::Program;
 /// Pages with commands, in addition to those under `docs`.
 const PAGES: [&str; 3] = ["README.md", "CONTRIBUTING.md", "SECURITY.md"];
 
-/// Prefixes of code blocks that are not commands, and code spans that only mention a command. Queries are detected
-/// automatically.
+/// Prefixes of code blocks that are not commands, and of code spans that only mention a command. Queries are
+/// detected automatically.
 const NO_COMMANDS: [&str; 2] = [
     "config → auth → api",
     "promtool tsdb create-blocks-from --max-block-duration=700h openmetrics FILE DATA_DIRECTORY",
 ];
 
-/// Prefixes of commands that no test can run, with reasons. The files, flags and keys that they name are still checked.
+/// Prefixes of commands that no test can run, with reasons. The tests still check the files, flags and keys
+/// in these commands.
 const NOT_RUN: [(&str, &str); 23] = [
     ("./tests/run", "runs this test"),
     (".ci/run", "runs this test"),

@@ -1,5 +1,5 @@
-//! Tests of the exporter over real sockets, with canned responses, the simulated partner, faults, and the program
-//! itself.
+//! Tests of the exporter over real sockets: with canned responses, with the simulated partner, with faults, and as a
+//! separate program.
 
 #![allow(
     clippy::unwrap_used,

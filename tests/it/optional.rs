@@ -1,5 +1,5 @@
-//! Collectors for services that only some customers have: the exposition for given JSON, and customers without the
-//! service.
+//! Collectors for services that only some customers have: the exposition for given JSON responses, and customers
+//! without the service.
 //!
 //! The tests are in one long file, because they share the customers and tenants.
 
@@ -710,7 +710,8 @@ async fn revoked_permission_is_not_a_missing_service() {
         .await;
 }
 
-/// The next poll of `jobs` is an hour away, but its runs are in the store, so the reports can be polled immediately.
+/// The next poll of `jobs` is an hour away, but the runs are already in the store, so the reports can be polled
+/// immediately.
 #[tokio::test]
 async fn job_reports_enabled_by_a_reload_are_polled_immediately() {
     let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(14)).await;

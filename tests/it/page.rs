@@ -99,7 +99,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
         for part in ["Data is up to date, oldest ", "API up · 5 customers"] {
             assert!(banner.contains(part), "{banner} lacks {part}");
         }
-        assert_eq!(browser.text(".banner ul"), "", "no problems must be listed");
+        assert_eq!(browser.text(".banner ul"), "", "the banner must not list problems");
         let is_after =
             "document.querySelector('.customers').compareDocumentPosition(document.querySelector('#exporter')) & 4";
         assert_eq!(browser.eval(is_after), json!(4), "customers must come first");

@@ -24,7 +24,7 @@ const FLEETS: [usize; 4] = [50, 500, 5_000, 50_000];
 const PROFILES: usize = 2;
 
 /// Intervals for fleets that exceed the limits with the default intervals. Backups run once or a few times a day, so
-/// even with these intervals, a new restore point is polled long before an RPO of 26 hours is exceeded.
+/// even with these intervals, a poll returns a new restore point long before an RPO of 26 hours is exceeded.
 const RELAXED: [(&str, Duration); 5] = [
     ("jobs", Duration::from_secs(15 * 60)),
     ("protected", Duration::from_secs(4 * 3600)),

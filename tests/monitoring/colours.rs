@@ -429,10 +429,11 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         )
         .long_running()
         .customer("a", true, None, 0.0);
-    let mut new_rules = Situation::new(at(8))
-        .exporter(0)
-        .customer("a", true, None, 0.0)
-        .firing("ElementsWatchdog", "exporter", "none");
+    let mut new_rules =
+        Situation::new(at(8))
+            .exporter(0)
+            .customer("a", true, None, 0.0)
+            .firing("ElementsWatchdog", "exporter", "none");
     // The recorded totals have three samples.
     new_rules.duration = 2 * STEP;
     let situations = vec![live, down, outage, stale, single, starting, throttled, new_rules];

@@ -173,7 +173,7 @@ impl Contents {
     }
 }
 
-/// The parts of a certificate that are used.
+/// The parts of a certificate that an [`Identity`] requires.
 struct Leaf<'a> {
     der: &'a [u8],
     public_key: Vec<u8>,

@@ -55,9 +55,10 @@ impl Rate {
         on_curve.clamp(self.floor(), self.ceiling)
     }
 
-    /// Reports a successful request, and increases the rate. The request advances the curve by the time that one
-    /// request takes at the current rate, so the rate hardly grows while few requests are sent. The curve never
-    /// advances by more than the time since the previous success, so simultaneous successes increase the rate once.
+    /// Reports a successful request, and increases the rate. Each success moves the rate along the curve by the
+    /// interval between two requests at the current rate, so the rate hardly grows while few requests are sent. This
+    /// step is never longer than the time since the previous success, so simultaneous successes increase the rate
+    /// once.
     pub(super) fn increase(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
         self.recovered_for += passed.min(1.0 / self.per_second());

@@ -346,8 +346,8 @@ fn cubic_increase_is_better_than_any_linear_one() {
         let (cubic_used, cubic_detected) = follow(&mut Rate::new(50.0), pause);
         for step in [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0] {
             let (used, detected) = follow(&mut Aimd { rate: 50.0, step }, pause);
-            // With a step that uses at least as much of the limit as the curve does, AIMD takes more than six times as
-            // long to detect that the limit was lifted.
+            // With a step that uses at least as much of the limit as the cubic increase does, AIMD takes more than six
+            // times as long to detect that the limit was lifted.
             let is_worse = used < cubic_used || detected > 6 * cubic_detected;
             assert!(
                 is_worse,

@@ -114,7 +114,7 @@ pub struct Report {
     pub(super) generation: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) customer: Option<Sample>,
-    /// Whether only the configuration was checked, without any request.
+    /// Whether only the configuration was checked, without sending any requests.
     #[serde(rename = "offline")]
     pub(super) is_offline: bool,
     /// Results for files and credentials; empty unless only the configuration was checked.
@@ -269,7 +269,7 @@ impl Report {
             let _ = writeln!(text, "  {id} ({organization})");
         }
         if let Some(more @ 1..) = without.len().checked_sub(LISTED_CUSTOMERS) {
-            let _ = writeln!(text, "  and {more} more; --output=json lists all");
+            let _ = writeln!(text, "  and {more} more; --output=json lists all of them");
         }
     }
 
@@ -281,6 +281,8 @@ impl Report {
             write!(text, "\n{style}the configuration is valid{style:#}")
         } else if self.good {
             write!(text, "\n{style}everything works{style:#}")
+        } else if self.failed.is_empty() {
+            write!(text, "\n{style}failed{style:#}")
         } else {
             write!(text, "\n{style}failed:{style:#} {}", self.failed.join(", "))
         };

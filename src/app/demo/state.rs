@@ -19,11 +19,12 @@ const STEP: u32 = 4 * 3600;
 /// within these hours.
 const HOURS: u32 = 80;
 
-/// Maximum total number of polls, so that a demo with many customers starts quickly. The more customers there are, the
-/// less often each is polled. No state is prepared if that leaves fewer than [`MIN_STEPS`] polls per customer.
+/// Maximum total number of polls after each customer's first, so that a demo with many customers starts quickly. The
+/// more customers there are, the less often each is polled. If each customer would be polled fewer than [`MIN_STEPS`]
+/// times, no state is prepared.
 const MAX_POLLS: usize = 3000;
 
-/// Minimum number of polls of each customer.
+/// Minimum number of polls of each customer after the first.
 const MIN_STEPS: usize = 4;
 
 /// Collectors whose records are prepared. Only the records of `jobs` depend on earlier polls.
@@ -83,7 +84,7 @@ impl PreparedState {
     }
 }
 
-/// Returns the number of polls per customer; `None` if it is below [`MIN_STEPS`].
+/// Returns the number of polls per customer after the first; `None` if it is below [`MIN_STEPS`].
 fn steps(customers: usize) -> Option<u32> {
     let affordable = MAX_POLLS / customers.max(1);
     let most = u32::try_from(affordable).unwrap_or(u32::MAX).min(HOURS * 3600 / STEP);

@@ -17,7 +17,7 @@ fn key_schema(path: &str) -> Value {
     schema().pointer(&pointer).unwrap().clone()
 }
 
-/// Returns why a value violates a schema; `None` if it does not. Supports the JSON Schema keywords that this schema
+/// Returns why a value violates a schema; `None` if it does not. Supports only the JSON Schema keywords that [`SCHEMA`]
 /// uses, and panics on others.
 fn problem(schema: &Value, value: &Value, at: &str) -> Option<String> {
     let keywords = schema.as_object().unwrap();
@@ -100,7 +100,7 @@ fn check(yaml: &str) -> Option<String> {
         .find_map(|document| problem(&schema(), &json_of(document), ""))
 }
 
-/// Returns the shipped example with every key enabled.
+/// Returns the shipped example with every key uncommented.
 fn example() -> String {
     let lines = include_str!("../../../deploy/config/elements.yml").lines();
     let lines = lines.map(|line| match line.strip_prefix('#') {

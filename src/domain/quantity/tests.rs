@@ -255,8 +255,8 @@ proptest! {
             Gigabyte::Binary => 1_u128 << (10 * power),
             Gigabyte::Decimal => 1000_u128.pow(u32::try_from(power).unwrap()),
         };
-        // The nearest byte, expressed as inequalities between integers, without division: at most half a byte above the
-        // exact value, and less than half a byte below.
+        // Checks without division that the result is the nearest byte: it is at most half a byte above the exact value,
+        // and less than half a byte below it.
         let scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap());
         let doubled = 2 * unit * format!("{integer}{fraction}").parse::<u128>().unwrap();
         match by(&text, gigabyte) {

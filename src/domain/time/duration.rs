@@ -173,7 +173,7 @@ mod tests {
         #[test]
         fn duration_is_the_sum_of_its_parts(text in "([0-9]{1,5} ?(d|h|m|s|ms) ?){1,5}") {
             if let Ok(Some(read)) = duration(&text) {
-                // An independent calculation: each letter ends the number before it.
+                // Calculates the sum independently of the parser: each letter ends the number before it.
                 let mut sum = 0_u128;
                 let compact = text.replace(' ', "").replace("ms", "x");
                 let mut rest = compact.as_str();

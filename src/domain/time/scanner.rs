@@ -66,7 +66,7 @@ impl<'a> Scanner<'a> {
         format!("{digits:0<FRACTION_DIGITS$}").parse().ok()
     }
 
-    /// Consumes a word of ASCII letters in any case.
+    /// Consumes the expected word, ignoring ASCII case.
     pub(super) fn eat_word(&mut self, expected: &str) -> bool {
         let split = self.rest.split_at_checked(expected.len());
         match split.filter(|(word, _)| word.eq_ignore_ascii_case(expected)) {

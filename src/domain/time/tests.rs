@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::super::InvalidValue;
 use super::*;
 
-/// Strings in the format of RFC 3339. Some are not valid times.
+/// Regular expression for strings in the format of RFC 3339, some of which are not valid times.
 const NEARLY_RFC_3339: &str = "20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\
         (\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-6][0-9])";
 

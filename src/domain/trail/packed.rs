@@ -1,12 +1,12 @@
-//! Encodes runs as bytes, newest first, and decodes them. Ends and ids are encoded as differences from the previous
-//! entry, which is the next newer run. Fields that a run lacks are omitted.
+//! Encodes runs as bytes, newest first, and decodes them. An end or id is encoded as the difference from the last end
+//! or id before it, which belongs to a newer run. Fields that a run lacks are omitted.
 //!
-//! | bytes | |
+//! | bytes | content |
 //! |---|---|
 //! | 1, only at the start | version of the format |
 //! | 1 | flags for the fields that are present: id, start, end and the five counts |
 //! | 1 | status number |
-//! | 1 or more | seconds from the end of the run to the end in the previous entry; the start replaces a missing end |
+//! | 1 or more | seconds from the end of the run to the last encoded end; the start replaces a missing end |
 //! | 1 or more | seconds from the start to the end |
 //! | 1 or more each | counts |
 //! | 2 or more | id: number of leading bytes shared with the last encoded id, number of other bytes, and those bytes |

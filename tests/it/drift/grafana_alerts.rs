@@ -134,7 +134,8 @@ fn alert_rule(rule: &Yaml, interval: &str, is_alone: bool, datasource: &str) -> 
         ("execErrState", string("Error")),
         ("for", value_or(&rule["for"], "0s")),
         ("keepFiringFor", value_or(&rule["keep_firing_for"], "0s")),
-        // Grafana does not apply keepFiringFor to series that disappear, but the query returns only firing series.
+        // The query returns only firing series, and Grafana does not apply keepFiringFor to series that disappear. This
+        // setting keeps the alerts of such series firing.
         (
             "missing_series_evals_to_resolve",
             Yaml::Integer(missing_evaluations(rule, interval)),

@@ -189,7 +189,7 @@ async fn missing_permission_is_logged_with_its_name() {
     assert!(reported[0].contains("collector=jobs"), "{}", reported[0]);
 }
 
-/// Scopes as long as those of the real API, and too many for one request.
+/// Scopes that are as long as those of the real API. They are too many for one request.
 const MANY_SCOPES: [&str; 14] = [
     "elements.customers.read.all",
     "elements.licenses.read.all",
@@ -502,7 +502,8 @@ async fn attempts_have_separate_assertions() {
 
 #[tokio::test]
 async fn clocks_may_differ_by_minutes() {
-    // The simulated endpoint tolerates one minute of clock skew. The assertion's validity allows for the rest.
+    // The simulated endpoint tolerates one minute of clock skew. The assertion's validity period
+    // covers the remaining skew.
     for ahead in [-110, 0, 240] {
         let (partner, certificate) = with_certificate(Settings {
             clock: Clock::Manual(unix_now() + ahead),

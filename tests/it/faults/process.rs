@@ -233,8 +233,8 @@ async fn stop_during_requests_saves_the_state() {
     // The program exits despite the hanging requests.
     let output = program.terminate().await;
     assert_eq!(output.code, Some(0), "{}", output.stderr);
-    // After a restart while the API is down, the exporter serves the last known values. It ignores the incomplete file
-    // of an interrupted save.
+    // If the exporter is restarted while the API is down, it serves the last known values. It ignores the incomplete
+    // file of an interrupted save.
     fs::write(directory.path().join("state.new"), b"{\"state\":{\"for").unwrap();
     let restarted = Exporter::load(with_state(&unreachable_api(), &file)).await;
     assert_eq!(restarted.get("/-/ready").await.0, 200);
@@ -313,8 +313,8 @@ async fn unusable_state_is_renamed_and_reported() {
 #[tokio::test]
 async fn failed_saves_are_counted_and_logged_once() {
     let directory = tempfile::tempdir().unwrap();
-    // Not even root can replace a directory with the temporary file, so saves fail as they would on a full or read-only
-    // disk.
+    // A directory has the name of the temporary file. Not even root can create the file there, so saves fail as they
+    // would on a full or read-only disk.
     let file = directory.path().join("state");
     fs::create_dir(directory.path().join("state.new")).unwrap();
     let partner = start(frozen_partner(2)).await;

@@ -64,7 +64,7 @@ async fn scrape_is_complete_in_any_state() {
         })
         .await;
     assert_valid_scrapes(&offline, ["gzip", "identity"]).await;
-    // This exporter has all data, until the API becomes unreachable.
+    // This exporter has complete data until the API becomes unreachable.
     let partner = start(frozen_partner(3)).await;
     let stale_after: Vec<String> = COLLECTORS
         .iter()
@@ -315,7 +315,7 @@ fn complete_body(response: &[u8]) -> Option<&[u8]> {
     let is_complete = match header("content-length") {
         Some(length) => length.parse() == Ok(body.len()),
         None if header("transfer-encoding") == Some("chunked") => body.ends_with(b"0\r\n\r\n"),
-        // In HTTP/1.0, the body ends with the connection. The last byte of the body shows whether it is truncated.
+        // In HTTP/1.0, the body ends when the connection closes. Its last byte shows whether it is truncated.
         None => head.starts_with("HTTP/1.0") && body.ends_with(b"\n"),
     };
     (head.split(' ').nth(1) == Some("200") && is_complete).then_some(body)

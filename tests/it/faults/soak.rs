@@ -63,7 +63,7 @@ async fn soak(ticks: u64, seed: u64) {
         speed: 60.0,
         history: History::Runs(20),
         v1_page_size: Some(5),
-        // Tokens expire by the partner's clock, which runs fast.
+        // Tokens expire according to the partner's clock, which runs fast.
         token_lifetime: Duration::from_secs(10 * 365 * 24 * 3600),
         ..frozen_partner(CUSTOMERS)
     })
@@ -319,7 +319,7 @@ fn difference(text: &str, expected: &str) -> Option<String> {
     mismatch.or_else(|| unexpected().map(|series| format!("{series} is unexpected")))
 }
 
-/// Returns the freshness series of a target without a successful poll since the given time, if any.
+/// Returns the freshness series of a target that has not been polled successfully since the given time, if any.
 fn not_polled_since(text: &str, since: f64) -> Option<String> {
     const LAST: &str = "elements_exporter_collector_last_success_timestamp_seconds";
     let mut lines = text.lines().filter(|line| line.starts_with(LAST)).peekable();
@@ -331,8 +331,8 @@ fn not_polled_since(text: &str, since: f64) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
-/// Checks that values that describe the present do not expire before `stale_after`. All customers may lack a status
-/// only if the customer list is older than that.
+/// Checks that values that describe the present do not expire before `stale_after`. The statuses of all
+/// customers may be missing only if the customer list is older than `stale_after`.
 fn assert_no_early_expiry(text: &str) {
     let last = "elements_exporter_collector_last_success_timestamp_seconds{collector=\"customers\",customer_id=\"\"}";
     let age = now() - value(text, last).unwrap();

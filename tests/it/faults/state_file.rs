@@ -281,7 +281,8 @@ async fn byte_order_mark_before_the_state_is_skipped() {
     }
 }
 
-/// The file is read again at runtime, and opening a FIFO would block until there is a writer.
+/// The exporter rereads its web configuration file and the certificate at runtime, and opening a FIFO would block until
+/// it has a writer.
 #[tokio::test]
 async fn fifo_as_web_configuration_is_rejected() {
     let directory = tempfile::tempdir().unwrap();

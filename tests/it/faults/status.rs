@@ -97,8 +97,8 @@ async fn customer_without_data_is_looked_up_in_the_list() {
 
 #[tokio::test]
 async fn throttle_pauses_all_requests_and_lowers_the_rate() {
-    // Without the pause, eleven polls per second would continue. Requests that were in flight when the API throttled
-    // the request may still arrive.
+    // Without the pause, eleven polls per second would continue. Requests that were in flight when the API sent the 429
+    // response may still arrive.
     const IN_FLIGHT: usize = 4;
     fn date(from_now: i64) -> (String, Instant) {
         let now = jiff::Timestamp::now();

@@ -236,7 +236,7 @@ async fn unwritable_log_does_not_stop_the_exporter() {
             .await;
         assert_eq!(program.terminate().await.code, Some(0), "{redirections}");
     }
-    // Failing polls cause more log lines.
+    // Failing polls write more log lines than successful ones.
     let program = Program::redirected("2>/dev/full", every_second(&unreachable_api(), &[], &[]), &["once"]);
     assert_eq!(program.wait().await.code, Some(1));
 }

@@ -36,7 +36,7 @@ impl Exporter {
         let flags = [&["", "--web.listen-address=127.0.0.1:0"], flags].concat();
         let web = args::parse(flags.into_iter().map(OsString::from)).unwrap().web;
         let prefix = web.route_prefix().to_owned();
-        // A child process that another test forks holds this process' locks until it executes its program.
+        // Another test may fork a child process, which holds this process's locks until it executes its own program.
         let is_locked = |error: &elements_exporter::app::Error| error.to_string().contains("in use by");
         let bound = eventually("the exporter listens", || async {
             let file = Some("/etc/elements_exporter/elements.yml".into());

@@ -1,5 +1,5 @@
-//! Helpers that the tests share: they start partners and other servers, run the exporter in this process or as a
-//! program, load configurations independently of the process' environment, and wait for conditions.
+//! Helpers that the tests share. The helpers start partners and other servers, run the exporter in this process or as a
+//! program, load configurations independently of the process's environment, and wait for conditions.
 
 #![allow(dead_code, reason = "two test targets share this module; neither uses all of it")]
 
@@ -20,8 +20,8 @@ use elements_exporter::app;
 use elements_exporter::config::{self, Config};
 use tokio_util::sync::CancellationToken;
 
-/// Timeout for everything that a test waits for: a condition, a server, a browser. No test fails because of a shorter
-/// timeout, which a busy machine could exceed.
+/// Timeout for everything that a test waits for: a condition, a server, a browser. With a shorter timeout, tests could
+/// fail on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Pause between two evaluations of a condition.

@@ -1,4 +1,4 @@
-//! Headless Chromium with one tab, controlled by the DevTools protocol over a pipe.
+//! Headless Chromium with one tab, controlled through the DevTools protocol over a pipe.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -258,7 +258,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Closes the browser over the protocol, so that its child processes also exit.
+    /// Closes the browser through the protocol, so that the browser's child processes also exit.
     fn try_close(&mut self) -> std::io::Result<()> {
         self.input.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0")?;
         // The pipe is closed when the browser exits.

@@ -70,8 +70,8 @@ const MONTH: Kept = Kept::days(super::DAYS);
 const WEEK: Kept = Kept::days(7);
 /// Samples of the last two days, for `offset 26h` and for panels that show changes since the previous day.
 const TWO_DAYS: Kept = Kept::days(2);
-/// Samples of the last eight days, for the daily growth over a week. The growth compares each sample with the sample
-/// from a day earlier.
+/// Samples of the last eight days, for the daily growth over a week. The growth is the difference between each sample
+/// and the sample from a day earlier.
 const EIGHT_DAYS: Kept = Kept::days(8);
 /// Samples every six hours, for panels that take the maximum of each day.
 const QUARTER_DAILY: Kept = MONTH.every(6);
@@ -237,7 +237,7 @@ impl Output {
 struct Module<'a> {
     labels: &'a str,
     rpo: f64,
-    /// End of the latest restore point; 0 if there is none.
+    /// End of the run that created the latest restore point; 0 if there is none.
     last_backup: Option<f64>,
     failures: Option<f64>,
     /// Start of the run in progress.
