@@ -40,8 +40,13 @@ impl Situation {
         }
     }
 
-    fn with(mut self, series: &str, value: impl Fn(i64) -> f64) -> Self {
-        for age in (0..=self.duration / STEP).map(|nth| nth * STEP) {
+    fn with(self, series: &str, value: impl Fn(i64) -> f64) -> Self {
+        self.with_until(0, series, value)
+    }
+
+    /// Adds a series whose last sample has the given age.
+    fn with_until(mut self, last_age: i64, series: &str, value: impl Fn(i64) -> f64) -> Self {
+        for age in (last_age..=self.duration).filter(|age| age % STEP == 0) {
             let time = self.at - age;
             let _ = writeln!(self.text.entry(time).or_default(), "{series} {} {time}", value(age));
         }
@@ -436,11 +441,35 @@ async fn panels_are_green_or_red_only_with_a_reason() {
             .firing("ElementsWatchdog", "exporter", "none");
     // The recorded totals have three samples.
     new_rules.duration = 2 * STEP;
-    let situations = vec![live, down, outage, stale, single, starting, throttled, new_rules];
-    let [live, down, outage, stale, single, starting, throttled, new_rules] = Evaluation::at(situations)
+    let alert = |state| {
+        format!(
+            r#"ALERTS{{job="e",alertname="ElementsBackupOverdueCritical",alertstate="{state}",area="backup",severity="critical"}}"#
+        )
+    };
+    // The last sample from before the restart is older than the look-back of an instant query.
+    let restarted = Situation::new(at(9))
+        .exporter(0)
+        .customer("a", true, None, 0.0)
+        .firing("ElementsWatchdog", "exporter", "none")
+        .with_until(330, &alert("firing"), |_| 1.0)
+        .with_value(&alert("pending"), 1.0);
+    let situations = vec![
+        live, down, outage, stale, single, starting, throttled, new_rules, restarted,
+    ];
+    let [
+        live,
+        down,
+        outage,
+        stale,
+        single,
+        starting,
+        throttled,
+        new_rules,
+        restarted,
+    ] = Evaluation::at(situations)
         .await
         .try_into()
-        .unwrap_or_else(|_| panic!("eight situations"));
+        .unwrap_or_else(|_| panic!("nine situations"));
 
     // A good state is green. With few customers, a ratio is not displayed as a percentage.
     let data = live.named(FLEET, "Data", "Data").await;
@@ -508,16 +537,19 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         assert_eq!(live.named(FLEET, "Critical alerts", of).await.colour, "green");
     }
 
-    // After three evaluations, Prometheus may not have written any alerts of the other rule groups yet.
-    let data = new_rules.named(FLEET, "Data", "Data").await;
-    assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
-    assert_eq!(new_rules.only(FLEET, "Critical alerts").await.name, "exporter and API");
-    for uid in [FLEET, CUSTOMER] {
-        let target = &panel(uid, "Alerts")["targets"][0];
-        let rows = new_rules.responses(target).await;
-        assert_eq!(rows.len(), 1, "{rows:?}");
-        assert_eq!(rows[0]["metric"]["alertname"], "The alert rules have just started");
-        assert_eq!(live.responses(target).await, Vec::<Value>::new());
+    // After three evaluations, Prometheus may not have written any alerts of the other rule groups yet. After a restart,
+    // it writes alerts as pending at first.
+    for evaluation in [&new_rules, &restarted] {
+        let data = evaluation.named(FLEET, "Data", "Data").await;
+        assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
+        assert_eq!(evaluation.only(FLEET, "Critical alerts").await.name, "exporter and API");
+        for uid in [FLEET, CUSTOMER] {
+            let target = &panel(uid, "Alerts")["targets"][0];
+            let rows = evaluation.responses(target).await;
+            assert_eq!(rows.len(), 1, "{rows:?}");
+            assert_eq!(rows[0]["metric"]["alertname"], "The alert rules have just started");
+            assert_eq!(live.responses(target).await, Vec::<Value>::new());
+        }
     }
 
     // An API that answers every request with 429 is reachable.
@@ -594,7 +626,9 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let state = single.only(EXPORTER, "State file").await;
     assert_eq!((state.text.as_str(), state.colour.as_str()), ("none", GREY));
     // Stops the Prometheus servers.
-    drop((live, down, outage, stale, single, starting, throttled, new_rules));
+    drop((
+        live, down, outage, stale, single, starting, throttled, new_rules, restarted,
+    ));
 }
 
 fn all_panels() -> Vec<(String, bool, Value)> {
