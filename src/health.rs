@@ -28,8 +28,8 @@ use crate::exposition::{ExcludedMetrics, Format, Metric};
 use crate::lock::lock;
 use text_format::as_text_format;
 
-/// Time without a heartbeat after which the poll loop counts as stalled. The loop iterates every second and never waits
-/// for I/O.
+/// Time without a heartbeat after which the poll loop counts as stalled. The loop iterates at least once per second and
+/// never waits for I/O.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Maximum number of distinct values that are logged, so that a faulty server cannot flood the log.
@@ -346,7 +346,8 @@ impl Health {
         }
     }
 
-    /// Returns whether a value must be logged: it has not been logged before, and the limit has not been reached.
+    /// Returns whether a value must be logged, and records it as logged. A value must be logged if it has not been
+    /// logged before and the limit has not been reached.
     fn is_new_value(&self, endpoint: Endpoint, field: &'static str, value: &str) -> bool {
         let mut logged = lock(&self.logged_values);
         logged.len() < MAX_LOGGED_VALUES && logged.insert((endpoint, field, value.to_owned()))

@@ -41,7 +41,7 @@ pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>
 pub struct Site {
     /// Renders scrapes.
     pub scrape: Arc<Scrape>,
-    /// Builds the status page.
+    /// Builds the contents of the status pages.
     pub status: Arc<Status>,
     /// Renders response bodies; shared by all sites of an exporter.
     pub bodies: Arc<Bodies>,
@@ -140,7 +140,8 @@ async fn runbooks(State(site): State<Arc<Site>>) -> Page {
     page::runbooks(&site)
 }
 
-/// Renders a response on a blocking thread. Otherwise, rendering ten thousand customers would delay scrapes.
+/// Renders a response on a blocking thread. Otherwise, a response about ten thousand customers would delay other
+/// requests.
 async fn render_blocking<R: IntoResponse + Send + 'static>(render: impl FnOnce() -> R + Send + 'static) -> Response {
     match tokio::task::spawn_blocking(render).await {
         Ok(response) => response.into_response(),

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     logging::start(args.log);
     // Core dumps are disabled before the configuration is read, so that they cannot contain a secret.
     if let Err(error) = core_dumps::disable() {
-        warn!(%error, "cannot disable core dumps; a dump may contain the secret");
+        warn!(%error, "cannot disable core dumps; a dump may contain secrets");
     }
     let ended = runtime.block_on(commands::run(args, signals));
     // Work in progress, such as reading a large state file, is abandoned.

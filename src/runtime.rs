@@ -12,7 +12,8 @@ use crate::lock::lock;
 pub struct ScheduleStatus {
     /// Lag of each collector.
     pub lag: PerCollector<Duration>,
-    /// Duration of the last full cycle of each collector; `None` before the first.
+    /// Duration of the last full cycle of each collector; `None` if no cycle has ended since startup or the last
+    /// reload.
     pub cycle: PerCollector<Option<Duration>>,
     /// Whether the latest poll of the customer list succeeded; `None` before the first.
     pub customers_listed: Option<bool>,

@@ -195,8 +195,8 @@ impl Scheduler {
         now
     }
 
-    /// When tokens can be requested again, brings the poll of the customer list forward and repeats failed polls. This
-    /// happens once per pause, because the next token request ends the pause.
+    /// When tokens can be requested again after a pause, brings the poll of the customer list forward and repeats
+    /// failed polls. This happens only once per pause.
     fn handle_token_recovery(&mut self) {
         let may_request_token = self.config.client.transport().tokens().may_have_recovered();
         if may_request_token && !self.may_request_token {

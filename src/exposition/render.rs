@@ -11,13 +11,13 @@ use std::time::Duration;
 use super::{Kind, Lifetime, Metric, ShapeMetrics, Table};
 use crate::domain::Timestamp;
 
-/// Approximate size of a frame: small enough to limit the memory that a slow reader uses, and large enough that the
-/// cost per frame is negligible.
+/// Approximate size of a frame: small enough to limit the memory used for a slow reader, and large enough that the cost
+/// per frame is negligible.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
-/// Minimum size of a frame. A frame that has reached this size ends with the current block or part. Frame boundaries
-/// therefore do not depend on the records in other frames, and compressed frames can be cached. With smaller frames,
-/// compressing each frame separately would cost more than caching saves.
+/// Minimum size of a frame. A frame that has reached this size ends with the current block or part. A small change to a
+/// record therefore rarely moves the boundaries of later frames, and compressed frames can be cached. With smaller
+/// frames, compressing each frame separately would cost more than caching saves.
 const MIN_FRAME_BYTES: usize = 64 * 1024;
 
 /// Number of records in a part of a block.

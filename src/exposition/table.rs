@@ -311,8 +311,8 @@ impl TableBuilder {
 
     /// Ends a row whose labels have been written, and adds its values.
     fn end_row(&mut self, values: impl Iterator<Item = Option<f64>>) {
-        // The size of responses is limited, so the label text is far smaller than 4 GiB. A row beyond that limit is
-        // dropped, because its labels would be wrong.
+        // The size of responses is limited, so the label text is far smaller than 4 GiB. If the end of a row did not
+        // fit into a `u32`, the row would be dropped, because its labels would be wrong.
         let Ok(end) = u32::try_from(self.labels.len()) else {
             self.labels
                 .truncate(self.ends.last().copied().unwrap_or_default() as usize);

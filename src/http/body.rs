@@ -19,7 +19,7 @@ use crate::scrape::Frames;
 const FRAMES_PER_YIELD: usize = 4;
 
 /// Number of frames that a blocking thread renders at a time for compression. With one frame, switching threads would
-/// take as long as rendering. With larger batches, a slow reader would use more memory.
+/// take as long as rendering. With larger batches, a response to a slow reader would use more memory.
 pub(super) const FRAMES_PER_BATCH: usize = 2;
 
 /// Maximum number of buffers in the pool, enough for a few concurrent scrapes. A pooled buffer holds at most 528 KiB,

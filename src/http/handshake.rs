@@ -23,7 +23,8 @@ const PLAIN_HTTP: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
                             Client sent an HTTP request to an HTTPS server.\n";
 
-/// Performs the handshake. If it fails, returns `None` after the client has had time to read the error.
+/// Performs the handshake. Returns `None` if it fails. Unless the handshake timed out, the client first gets time to
+/// read the error.
 pub(super) async fn accept(stream: TcpStream, acceptor: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {
     let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, try_accept(stream, acceptor)).await;
     let (error, stream) = match result {

@@ -1,5 +1,5 @@
-//! Serves HTTP connections. Limits the number of connections and the time for receiving a request, and drains
-//! connections at shutdown.
+//! Serves HTTP connections. Limits the number of connections, the time for receiving the head of a request, and the
+//! time for which a client may stop reading. Drains connections at shutdown.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -125,8 +125,8 @@ async fn handle_connection(
     let Some(acceptor) = active.as_ref().and_then(|active| active.tls.clone()) else {
         return serve_requests(stream, Caller::new(peer, false), routes, watcher).await;
     };
-    // The configuration that was active when the connection was accepted still applies. A later configuration affects
-    // only new connections.
+    // The TLS settings that were active when the connection was accepted still apply. Later TLS settings affect only
+    // new connections.
     let caller = Caller::new(peer, active.is_some_and(|active| active.verifies_clients));
     let secured = tokio::select! {
         // No request has been received yet, so there is no response to finish.

@@ -105,7 +105,7 @@ impl Scheduler {
         self.enqueue_targets();
         self.bring_forward_shortened(&before.plans);
         if !is_same_request {
-            // Filters, credentials or the API address changed, so the list is polled immediately.
+            // The filters or the API client changed, so the customer list is polled immediately.
             self.poll_all_again(CollectorId::CUSTOMERS);
         }
         if !is_same_api {

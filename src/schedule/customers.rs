@@ -129,10 +129,10 @@ impl Scheduler {
         self.store.add_target(CollectorId::CUSTOMERS, &due.target);
     }
 
-    /// Brings the poll of the customer list forward after repeated failures to fetch a customer's data, the last with
-    /// status 404, because the customer has probably been removed. This happens only once per customer. A second list
-    /// must confirm the removal one interval later, so that a brief fault does not remove the customer. If the first
-    /// list were not brought forward, the customer's data would be stale before the second list is polled.
+    /// Brings the poll of the customer list forward if a customer has probably been removed: repeated polls of the
+    /// customer failed, the last with status 404. This happens only once per customer. A second list must confirm the
+    /// removal one interval later, so that a brief fault does not remove the customer. If the first list were not
+    /// brought forward, the customer's data would become stale before the second list is polled.
     pub(super) fn verify_listed(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
@@ -241,9 +241,9 @@ impl Scheduler {
         self.unpolled.retain(|(_, target)| !removed.contains(target));
     }
 
-    /// Queues a customer for all collectors that poll per customer. The polls are due immediately or, if the state file
-    /// records a poll, one interval after that poll. If the name of a customer configured by id is unknown, only the
-    /// poll of the customer itself is queued, because the filters may exclude the customer by name.
+    /// Queues a customer for all collectors that poll per customer. The polls are due immediately or, if the store
+    /// records an earlier poll, one interval after that poll. If the name of a customer configured by id is unknown,
+    /// only the poll of the customer itself is queued, because the filters may exclude the customer by name.
     pub(super) fn queue_customer(&mut self, id: &CustomerId, now: MonotonicTime) {
         let target = Target::Customer(id.clone());
         let may_be_excluded = self.lists_per_customer() && self.store.record(CollectorId::CUSTOMERS, id).is_none();

@@ -41,8 +41,8 @@ enum ResultKind<'a> {
 }
 
 impl Scheduler {
-    /// Classifies a result. While the target has unexpired data, an error that indicates that the target lacks the
-    /// service counts as an ordinary failure.
+    /// Classifies a result. An error that indicates a missing service counts as an ordinary failure while the target
+    /// has unexpired data.
     fn classify<'a>(&self, due: &Due, result: &'a Result<(), PollError>) -> ResultKind<'a> {
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
         match result {

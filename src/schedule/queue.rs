@@ -80,7 +80,7 @@ struct CollectorQueue {
     tier: Option<Tier>,
     /// Waiting targets by urgency, ordered by due time.
     waiting: BTreeMap<Urgency, BTreeSet<(MonotonicTime, Target)>>,
-    /// Due times of the waiting targets.
+    /// Due time and urgency of each waiting target.
     due: BTreeMap<Target, (MonotonicTime, Urgency)>,
     in_progress: BTreeMap<Target, InProgress>,
 }
@@ -119,7 +119,7 @@ enum Tier {
     OptionalDependent,
 }
 
-/// All targets of all collectors. Each target is in the queue once, either waiting or being polled.
+/// All targets of all collectors. Each target is queued at most once per collector, either waiting or being polled.
 #[derive(Debug)]
 pub(super) struct Queue {
     collectors: PerCollector<CollectorQueue>,

@@ -78,8 +78,9 @@ impl Outcome {
     }
 }
 
-/// Whether the optional collectors are enabled. They send one request per hundred customers for baselines. Per
-/// customer, they send ten requests for users, four for consent, and twenty for the reports of a failed backup.
+/// Whether the optional collectors are enabled. A poll of baselines sends one request per hundred customers. A poll of
+/// a customer sends ten requests for users, four for consent, twenty for the reports of each failed backup, and one for
+/// any other data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Optional {
     Off,

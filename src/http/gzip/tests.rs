@@ -210,7 +210,7 @@ async fn cached_body_expires_when_a_record_becomes_stale() {
     let site = Site::new(10, Duration::ZERO);
     site.fetch_text().await;
     let first = site.compression(Format::Text);
-    // All records are already stale, so no other value can expire.
+    // All records are already stale, so none can become stale later.
     assert_eq!(lock(&site.compressor.cached)[0].valid_until, None);
     lock(&site.compressor.cached)[0].valid_until = Some(Timestamp::from_unix_seconds(0));
     assert!(!site.compression(Format::Text).same_channel(&first));

@@ -10,7 +10,7 @@ use crate::domain::Timestamp;
 use crate::status::{CollectorSummary, Summary};
 use crate::store::State;
 
-/// Minimum lag that is shown. A shorter lag is normal, because the poll loop runs once per second.
+/// Minimum lag that is shown. A shorter lag is normal, because a running poll counts as late until it ends.
 const MIN_SHOWN_LAG: Duration = Duration::from_secs(1);
 
 /// Lag, as a fraction of the interval, above which a poll is highlighted as late.

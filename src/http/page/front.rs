@@ -100,8 +100,8 @@ fn tabs(list: &CustomerList, query: &PageQuery) -> Markup {
         }
         health => count(list.count(health)),
     };
-    // Two tabs are shown only if they contain customers. Both are usually empty, because few partners collect signs of
-    // ransomware, and most customers are assessed.
+    // Two tabs are shown only if they contain customers or are selected. Both are usually empty, because few partners
+    // collect signs of ransomware, and most customers are assessed.
     let is_rare = |health| matches!(health, CustomerHealth::Ransomware | CustomerHealth::NotAssessed);
     let is_offered = |health| !is_rare(health) || list.count(health) > 0 || query.health == Some(health);
     html! {

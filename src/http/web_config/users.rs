@@ -28,7 +28,8 @@ const MAX_CONCURRENT_CHECKS: usize = 2;
 /// scrape timeout of Prometheus, which is ten seconds.
 const CHECK_WAIT: Duration = Duration::from_secs(5);
 
-/// Maximum number of cached tags. Most exporters have fewer scrapers and users than this.
+/// Maximum number of cached tags, which are keyed hashes of credentials. Most exporters have fewer scrapers and users
+/// than this.
 const MAX_CACHED_TAGS: usize = 64;
 
 /// Slots for password checks. All configurations share them, so that a reload does not add slots.

@@ -264,7 +264,7 @@ fn headers_match_the_exporter_toolkit() {
 }
 
 #[test]
-fn users_have_bcrypt_hashes_that_errors_do_not_contain() {
+fn users_are_parsed_and_errors_contain_no_hash() {
     let settings = parsed(&format!("basic_auth_users:\n  alice: {HASH}\n  1234: {HASH}\n"));
     let names: Vec<_> = settings.users.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["1234", "alice"]);
