@@ -421,6 +421,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         .long_running()
         .with_value(r#"up{job="e",instance="i"}"#, 0.0)
         .with_value(pending, 1.0)
+        .customer("a", true, None, 0.0)
         .firing("ElementsWatchdog", "exporter", "none");
     let single = Situation::new(at(5)).exporter(0).customer("a", true, Some(8.0), 1.0);
     #[expect(clippy::cast_precision_loss, reason = "an age of minutes")]
@@ -525,6 +526,30 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!(of_exporter.len(), 1, "{appearances:?}");
     assert_eq!(of_exporter[0].name, "exporter and API, pending");
     assert_eq!(of_exporter[0].colour, "orange");
+    // The data is still fresh, but no zero is green while the exporter is down.
+    for (uid, title) in [
+        (FLEET, "Within RPO"),
+        (FLEET, "Overdue"),
+        (FLEET, "Never backed up"),
+        (FLEET, "Failing 3× or more"),
+        (JOBS, "Modules with a failed last run"),
+        (JOBS, "Failed objects"),
+        (CUSTOMER, "Needs attention"),
+        (CUSTOMER, "Failing now"),
+    ] {
+        for tile in starting.stat(uid, title).await {
+            assert_eq!(tile.colour, GREY, "{title}: {tile:?}");
+        }
+        assert!(
+            live.stat(uid, title).await.iter().all(|tile| tile.colour != GREY),
+            "{title}"
+        );
+    }
+    for uid in [FLEET, CUSTOMER] {
+        let rows = starting.responses(&panel(uid, "Alerts")["targets"][0]).await;
+        let severities: Vec<_> = rows.iter().map(|row| text(&row["metric"]["severity"])).collect();
+        assert_eq!(severities, ["pending"]);
+    }
 
     // The outage has lasted four minutes, and the customer list has not been polled again yet.
     let api = outage.only(EXPORTER, "API").await;
@@ -532,7 +557,10 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let data = outage.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("API UNREACHABLE", "red"));
     // No alert is firing yet, but the outage still keeps the panel from being green.
-    assert_eq!(outage.only(FLEET, "Critical alerts").await.colour, GREY);
+    for of in ["exporter and API", "customers"] {
+        let tile = outage.named(FLEET, "Critical alerts", of).await;
+        assert_eq!((tile.text.as_str(), tile.colour.as_str()), ("unknown", GREY));
+    }
     for of in ["exporter and API", "customers"] {
         assert_eq!(live.named(FLEET, "Critical alerts", of).await.colour, "green");
     }
@@ -542,7 +570,8 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     for evaluation in [&new_rules, &restarted] {
         let data = evaluation.named(FLEET, "Data", "Data").await;
         assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
-        assert_eq!(evaluation.only(FLEET, "Critical alerts").await.name, "exporter and API");
+        let tile = evaluation.named(FLEET, "Critical alerts", "customers").await;
+        assert_eq!((tile.text.as_str(), tile.colour.as_str()), ("unknown", GREY));
         for uid in [FLEET, CUSTOMER] {
             let target = &panel(uid, "Alerts")["targets"][0];
             let rows = evaluation.responses(target).await;

@@ -19,6 +19,7 @@ const END: &str = "elements_job_end_timestamp_seconds";
 const DURATION: &str = "elements_job_duration_seconds";
 const FAILURES: &str = "elements_job_consecutive_failures";
 const STATUS: &str = "elements_job_status";
+const ABANDONED: &str = "elements_job_abandoned";
 const RUNS: &str = "elements_job_runs_total";
 const SIZE: &str = "elements_protected_size_bytes";
 const PROTECTED: &str = "elements_protected_objects";
@@ -36,6 +37,7 @@ const READ: &[&str] = &[
     DURATION,
     FAILURES,
     STATUS,
+    ABANDONED,
     RUNS,
     SIZE,
     PROTECTED,
@@ -355,6 +357,7 @@ impl<'a> JobState<'a> {
         }
         let states: Vec<String> = samples
             .series(STATUS)
+            .filter(|(module, _)| samples.value(ABANDONED, module) != Some(1.0))
             .map(|(module, status)| format!(r#"{},status="{status}""#, only(module, MODULE)))
             .collect();
         out.groups(
