@@ -183,7 +183,7 @@ struct Output {
 
 impl Output {
     fn new(path: &std::path::Path, instance: &str) -> io::Result<Self> {
-        let instance = instance.replace(['"', '\\', '\n'], "");
+        let instance = instance.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
         Ok(Self {
             out: BufWriter::new(File::create(path)?),
             labels: format!("{JOB},instance=\"{instance}\""),
