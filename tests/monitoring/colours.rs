@@ -536,6 +536,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         (JOBS, "Failed objects"),
         (CUSTOMER, "Needs attention"),
         (CUSTOMER, "Failing now"),
+        (CUSTOMER, "Worst module"),
     ] {
         for tile in starting.stat(uid, title).await {
             assert_eq!(tile.colour, GREY, "{title}: {tile:?}");
@@ -544,6 +545,12 @@ async fn panels_are_green_or_red_only_with_a_reason() {
             live.stat(uid, title).await.iter().all(|tile| tile.colour != GREY),
             "{title}"
         );
+    }
+    let age = starting.only(CUSTOMER, "Data age").await;
+    assert_eq!((age.name.as_str(), age.colour.as_str()), ("not live", "orange"));
+    for (name, value) in [("oldest data, not live", "60"), ("customers unknown", "?")] {
+        let tile = starting.named(FLEET, "Data", name).await;
+        assert_eq!((tile.text.as_str(), tile.colour.as_str()), (value, GREY));
     }
     for uid in [FLEET, CUSTOMER] {
         let rows = starting.responses(&panel(uid, "Alerts")["targets"][0]).await;
@@ -617,7 +624,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!(stale.named(CUSTOMER, "Data age", "STALE").await.colour, "red");
     // With stale data, the age of a restore point is neither green nor red, because there may be a newer one.
     let worst = stale.only(CUSTOMER, "Worst module").await;
-    assert_eq!((worst.text.as_str(), worst.colour.as_str()), ("stale", GREY));
+    assert_eq!((worst.text.as_str(), worst.colour.as_str()), ("not live", GREY));
     assert_eq!(live.only(CUSTOMER, "Worst module").await.colour, "green");
     let modules = panel(CUSTOMER, "Modules");
     let target = list(&modules["targets"]).find(|target| target["refId"] == "C").unwrap();

@@ -22,7 +22,7 @@ use crate::domain::Timestamp;
 const DAYS: u32 = 28;
 
 /// Hours between samples. Prometheus' `--query.lookback-delta` must be longer.
-const STEP: u32 = 3;
+pub(super) const STEP: u32 = 3;
 
 /// Number of steps that are written.
 const STEPS: u32 = DAYS * 24 / STEP;

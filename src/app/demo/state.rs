@@ -12,12 +12,13 @@ use crate::args;
 use crate::collector::CollectorId;
 use crate::store::state_file::StateFile;
 
-/// Minimum number of seconds between two polls of a customer.
-const STEP: u32 = 4 * 3600;
+/// Minimum number of seconds between two polls of a customer: as many as in a backfill, because the number of failures
+/// that a poll counts depends on the time since the previous poll.
+const STEP: u32 = super::backfill::STEP * 3600;
 
 /// Hours of run history at startup. Every module that has ever been backed up, even in a scenario, has a restore point
 /// within these hours.
-const HOURS: u32 = 80;
+const HOURS: u32 = 81;
 
 /// Maximum total number of polls after each customer's first, so that a demo with many customers starts quickly. The
 /// more customers there are, the less often each is polled. If each customer would be polled fewer than [`MIN_STEPS`]
@@ -97,8 +98,8 @@ mod tests {
 
     #[test]
     fn polls_are_frequent_for_few_customers_and_limited_for_many() {
-        assert_eq!(steps(0), Some(20));
-        assert_eq!(steps(75), Some(20));
+        assert_eq!(steps(0), Some(27));
+        assert_eq!(steps(75), Some(27));
         assert_eq!(steps(500), Some(6));
         assert_eq!(steps(750), Some(4));
         assert_eq!(steps(751), None);
