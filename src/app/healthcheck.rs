@@ -11,7 +11,8 @@ use super::Error;
 use crate::args::{DEFAULT_PORT, ListenAddress, Web};
 use crate::http::web_config::{self, ServerTransport};
 
-/// Timeout for the response, shorter than the usual health-check timeouts of orchestrators.
+/// Timeout for the response. It is shorter than the timeout of 5 s that the Dockerfile and the Helm chart set for
+/// health checks.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Reason why the exporter is not healthy.

@@ -238,7 +238,7 @@ const SHAPE: Shape<Seats> = Shape {
         ),
         gauge(
             "elements_tenant_seats_available",
-            "User seats available to the tenant",
+            "User seats that the tenant may use, whether assigned or not",
             |row| row.available.map(super::signed_float),
         ),
     ],

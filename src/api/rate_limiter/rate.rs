@@ -20,7 +20,7 @@ const OUTAGE_FACTOR: f64 = 0.1;
 
 /// Time, in seconds, after which a fully used rate returns to the last limit. The curve is nearly flat around the limit
 /// and then becomes steeper: it reaches almost five times the limit after five minutes. Exceeding the limit causes a
-/// pause, so the curve exceeds it only every few minutes.
+/// pause, so this time must not be short: under a constant limit, the rate exceeds the limit about every 90 seconds.
 const RECOVERY_SECONDS: f64 = 90.0;
 
 /// Requests per second, between a floor and a ceiling.
@@ -31,7 +31,7 @@ pub(super) struct Rate {
     reduced: f64,
     /// Rate at which the host last throttled a request. The curve is flat near this rate.
     limit: f64,
-    /// Time since the last decrease for which the rate was fully used, in seconds. Each successful request adds to it.
+    /// Seconds for which the rate has been fully used since the last decrease. Each successful request adds to it.
     recovered_for: f64,
     credited_at: Duration,
 }
@@ -74,8 +74,8 @@ impl Rate {
         self.begin_recovery(now);
     }
 
-    /// Reports that the host recovered from an outage. The last limit is kept, because an outage says nothing about the
-    /// limit.
+    /// Reports that the host recovered from an outage, and decreases the rate. The last limit is not lowered, because
+    /// an outage says nothing about the limit.
     pub(super) fn restart(&mut self, now: Duration) {
         let rate = self.per_second();
         self.reduced = (rate * OUTAGE_FACTOR).max(self.floor());

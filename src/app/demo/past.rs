@@ -1,5 +1,5 @@
-//! Runs an exporter at simulated times in the past. The time of the simulated partner advances in steps. After each
-//! step, the exporter polls and renders as in production.
+//! Runs an exporter at simulated times in the past. The caller advances the time of the simulated partner in steps, and
+//! after each step makes the exporter poll and, if needed, render its metrics.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -181,13 +181,15 @@ impl PastExporter {
     pub(super) fn exposition(&self) -> Vec<u8> {
         let unfiltered = ScrapeFilter::default();
         let now = self.timestamp();
-        let mut text = self.parts.scrape.exporter_metrics(&unfiltered, Format::Text, now).head;
+        let own = self.parts.scrape.exporter_metrics(&unfiltered, Format::Text, now);
+        let mut text = own.head;
         let mut stored = self.parts.scrape.stored(&unfiltered, Format::Text, now);
         let mut frame = Vec::new();
         loop {
             frame.clear();
             stored.fill(&mut frame);
             if frame.is_empty() {
+                text.extend_from_slice(&own.tail);
                 return text;
             }
             text.append(&mut frame);

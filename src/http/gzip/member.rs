@@ -57,7 +57,8 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// Deflates text. Depending on `flush`, the output ends at a byte boundary or ends the member.
+    /// Deflates text. With `FlushCompress::Sync`, the output ends at a byte boundary. With `FlushCompress::Finish`, it
+    /// ends the deflate stream.
     pub(super) fn new(text: &[u8], flush: FlushCompress) -> Result<Self, RenderError> {
         let mut crc = crc32fast::Hasher::new();
         crc.update(text);

@@ -1,4 +1,4 @@
-//! Series of the monthly report. The rules record hourly samples, which would make the file several times as large.
+//! Series of the monthly report. The rules record hourly samples, which would make the backfill several times as large.
 //! Here, each sample covers all hours since the previous one. The report uses only the sum or the maximum of samples,
 //! or the last sample of each day, so its results are the same.
 
@@ -31,8 +31,8 @@ impl Report {
         }
     }
 
-    /// Adds a step, and records the sums if samples are due. The first step adds nothing, because it only marks the
-    /// start of the month.
+    /// Adds a step, and records the samples that are due. The first step adds nothing, because it only marks the start
+    /// of the history.
     pub(super) fn record(&mut self, samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
         if out.step > 0 {
             self.add(jobs);
