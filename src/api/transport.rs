@@ -165,7 +165,8 @@ impl Transport {
     /// limits allow. Sets `request_id` to the id in the response to the latest attempt, if any.
     ///
     /// # Errors
-    /// Returns the error of the last attempt.
+    /// Returns the error of the last attempt, or an error if no token is available or the circuit breaker rejects the
+    /// request.
     pub async fn call(&self, call: &Call, request_id: &mut Option<RequestId>) -> Result<ResponseBody, Error> {
         if let Some(responder) = &self.0.responder {
             return responder(call);
@@ -343,7 +344,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the status of the response, or `None` if there was no response.
+    /// Returns the status of the response, or `None` if there was no response or the attempt timed out.
     fn status(&self) -> Option<u16> {
         match self {
             Self::Success(status, _) => Some(*status),

@@ -39,7 +39,7 @@ fn log_run(event: &RunEvent) {
 }
 
 /// Replaces line breaks and misleading characters. Unlike other log fields, the text is not truncated, so that it
-/// equals the label value.
+/// equals the label value unless that contains a line break.
 fn single_line(text: &str) -> String {
     text.chars().map(replace_misleading).collect()
 }

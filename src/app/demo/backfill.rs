@@ -24,7 +24,7 @@ const DAYS: u32 = 28;
 /// Hours between samples. Prometheus' `--query.lookback-delta` must be longer.
 pub(super) const STEP: u32 = 3;
 
-/// Number of steps that are written.
+/// Number of steps between the first sample and the last. The history therefore has one sample more than this.
 const STEPS: u32 = DAYS * 24 / STEP;
 
 /// Number of steps with polls before the first sample. These polls fetch restore points from before an incident.
@@ -47,7 +47,7 @@ const COLLECTORS: &[&str] = &[
 /// Selects which samples of a metric are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kept {
-    /// Number of steps at the end of the history that may have samples.
+    /// Number of steps before the last step that may have samples.
     steps: u32,
     /// Number of steps from one sample to the next.
     every: u32,

@@ -1,4 +1,4 @@
-//! Computes the results of the recording rules that panels and other rules query over several days. Prometheus does not
+//! Computes the results of the recording rules whose earlier values panels and other rules query. Prometheus does not
 //! evaluate rules for the past, so without these results, the panels would be empty at first.
 
 mod attention;

@@ -88,8 +88,7 @@ impl Report {
     }
 }
 
-/// Alert about an incident at a customer. If the conditions of several alerts are met, only the one that is
-/// declared last fires.
+/// Alert about an incident at a customer. If several apply, only the last of these variants is recorded.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Alert {
     Overdue,
