@@ -170,6 +170,8 @@ async fn backfilled_recordings_equal_the_rules() {
     let directory = tempfile::tempdir().unwrap();
     let backfill = write_history(directory.path(), 12).await;
     let written = std::fs::read_to_string(&backfill.file).unwrap();
+    // The build info, which identifies the exporter's targets, is at the end of a scrape.
+    assert!(written.contains("elements_exporter_build_info{"));
     let sample = Regex::new(r"^([a-z_0-9:]+)\{(.*)\} (\S+) (\d+)$").unwrap();
     let pair = Regex::new(r#"(\w+)="((?:[^"\\]|\\.)*)""#).unwrap();
     let end = last_time(&written);

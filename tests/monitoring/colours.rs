@@ -708,6 +708,27 @@ fn missing_values_are_not_green() {
     assert!(green.is_empty(), "{green:#?}");
 }
 
+/// The banner of *Fleet* defines whether the data is live. Panels repeat its query, because Grafana cannot refer to it.
+#[test]
+fn panels_define_live_data_as_the_banner_does() {
+    let banner = panel(FLEET, "Data");
+    let live = text(&banner["targets"][0]["expr"]);
+    let beginning = "(5 * absent(up{";
+    assert!(live.starts_with(beginning), "{live}");
+    let mut targets = 0;
+    for (place, _, panel) in all_panels() {
+        for expr in list(&panel["targets"]).map(|target| text(&target["expr"])) {
+            assert_eq!(
+                expr.matches(beginning).count(),
+                expr.matches(live).count(),
+                "{place}: {expr}"
+            );
+            targets += usize::from(expr.contains(live));
+        }
+    }
+    assert!(targets > 10, "{targets}");
+}
+
 /// Grafana displays the text `noValue` not only in tables without rows, but also in every cell without a value. An
 /// override must therefore remove the text from the cells.
 #[test]

@@ -17,6 +17,7 @@ use crate::app::Error;
 use crate::args;
 use crate::collector::CollectorId;
 use crate::domain::Timestamp;
+use crate::exposition::write_label;
 
 /// Number of days in the history, equal to the longest time range that a panel sets with `timeFrom`.
 const DAYS: u32 = 28;
@@ -183,10 +184,11 @@ struct Output {
 
 impl Output {
     fn new(path: &std::path::Path, instance: &str) -> io::Result<Self> {
-        let instance = instance.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+        let mut labels = JOB.to_owned();
+        write_label(&mut labels, "instance", instance);
         Ok(Self {
             out: BufWriter::new(File::create(path)?),
-            labels: format!("{JOB},instance=\"{instance}\""),
+            labels,
             samples: 0,
         })
     }
