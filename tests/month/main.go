@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
 	"time"
@@ -17,6 +18,10 @@ import (
 
 // gcPercent trades memory for speed. A run with 1,000 customers still needs only a few gigabytes.
 const gcPercent = 400
+
+// threadsPerCPU: with one thread per CPU, a request from an exporter can wait for several milliseconds while rules are
+// evaluated. A day of 20 customers takes 60 s with one, 52 s with two.
+const threadsPerCPU = 2
 
 // monthStart is chosen so that a run of 30 days includes the end of daylight saving time in Europe.
 var monthStart = time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
@@ -32,6 +37,7 @@ type arguments struct {
 
 func main() {
 	debug.SetGCPercent(gcPercent)
+	runtime.GOMAXPROCS(threadsPerCPU * runtime.NumCPU())
 	a := parse()
 	if err := run(a); err != nil {
 		fmt.Fprintln(os.Stderr, "month:", err)
