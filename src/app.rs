@@ -348,8 +348,7 @@ impl Parts {
         )
     }
 
-    /// Polls every target once. Returns false if a poll failed for a reason other than a missing permission, or if
-    /// `elements_up` is 0.
+    /// Polls every target once. Returns false if `Scheduler::run` does, or if `elements_up` is 0.
     async fn poll_once(&self, stop: CancellationToken) -> bool {
         let (_sender, reloads) = mpsc::channel(1);
         let polls = PollThread::start(self.scheduler(), Until::EachPolledOnce, reloads, stop);

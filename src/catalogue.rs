@@ -18,7 +18,7 @@ pub struct Entry {
     pub collector: Option<&'static str>,
 }
 
-/// Returns all metrics in exposition order: those of the collectors, then the exporter's own.
+/// Returns all metrics: those of the collectors, then the exporter's own.
 pub fn metrics() -> Vec<Entry> {
     let mut seen = BTreeSet::new();
     let of_collectors = collector::ALL.iter().flat_map(|entry| {

@@ -79,7 +79,7 @@ pub struct Plan {
     pub enabled: bool,
     /// Time between two polls of a target, from 1 s to 30 days.
     pub interval: Duration,
-    /// Age at which values expire, counted from the last successful poll; at least 1 s. If it is shorter than the
+    /// Age at which values expire, counted from the poll that returned them; at least 1 s. If it is shorter than the
     /// interval, values expire before the next poll.
     pub stale_after: Duration,
 }
@@ -130,8 +130,8 @@ pub enum TargetKind {
     Customer,
 }
 
-/// Delay before a customer or tenant that lacks a service is polled again. As a result, a newly bought service appears
-/// within a day.
+/// Delay before a customer or tenant that lacks a service is polled again, unless the interval is longer. With the
+/// default intervals, a newly bought service appears within two days.
 pub const UNLICENSED_RECHECK: Duration = Duration::from_secs(24 * 3600);
 
 /// Estimated cost of polling one target.
@@ -143,8 +143,8 @@ pub struct Price {
     pub per_profile: f64,
     /// Description of the requests, for the documentation.
     pub description: &'static str,
-    /// Latency of a request, measured for a real partner's customers with data. The API responds faster for customers
-    /// without data.
+    /// Latency of a request, measured with a real partner for customers that have data. The API responds faster for
+    /// other customers.
     pub latency: Duration,
 }
 
@@ -332,13 +332,14 @@ pub trait Collector: 'static {
     const NAME: &'static str;
     /// Endpoint reported for failures that were not caused by a request.
     const ENDPOINT: Endpoint;
-    /// All endpoints that the collector requests.
+    /// Endpoints whose requests are counted for this collector: all that it requests, except those that an earlier
+    /// collector in [`ALL`] also requests.
     const ENDPOINTS: &'static [Endpoint] = &[Self::ENDPOINT];
     /// Default interval.
     const INTERVAL: Duration;
-    /// Whether the data belongs to a service that only some customers have. An optional collector is disabled by
-    /// default and requires API v3. For customers without the service, the API returns 403 or 404. If several polls are
-    /// due, those of optional collectors start last.
+    /// Whether the collector is optional, which means that it is disabled by default and requires API v3. A customer
+    /// for whom the API returns 403 or 404 counts as lacking the service. If several polls are due, those of optional
+    /// collectors start last.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
@@ -351,8 +352,8 @@ pub trait Collector: 'static {
     /// The collector whose records list the items that this collector polls. A target is polled again when its list of
     /// items changes.
     const ITEMS_FROM: Option<CollectorId> = None;
-    /// The collector whose records determine this collector's requests. A target is polled after each poll by the other
-    /// collector, and never before the first such poll.
+    /// The collector whose records determine this collector's requests. A target is polled after each successful poll
+    /// by the other collector, and never before the first such poll.
     const AFTER: Option<CollectorId> = None;
     /// Type of the targets.
     type Target: PollTarget;
@@ -478,7 +479,7 @@ impl RenderedRecord {
 pub trait RecordSource: fmt::Debug + Send + Sync {
     /// Returns a collector's record of a customer.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>>;
-    /// Returns a customer id in the spelling of the customer list. Ids that differ only in case are equal.
+    /// Returns a customer id as it is spelled in the customer list. Ids that differ only in case are equal.
     fn canonical_id(&self, customer: CustomerId) -> CustomerId;
     /// Returns the last known name of a customer's organization; empty if no name is known.
     fn organization(&self, customer: &CustomerId) -> Arc<str>;

@@ -197,7 +197,7 @@ async fn execute(args: Args, stop: CancellationToken, report_started: ReportStar
                 Output::Text => print_coloured(&report.text()),
                 Output::Json => print(report.json().as_bytes()),
             };
-            Ok(printed && report.is_good())
+            Ok(printed && report.passed())
         }
         Command::Assets(options) => Ok(write_assets(&options, &args.web)),
         Command::Healthcheck { ready } => healthcheck(&args.web, ready).await,

@@ -154,7 +154,8 @@ impl Scheduler {
     }
 
     /// Runs the loop until it is stopped, or until each target has been polled once, and then aborts the running polls.
-    /// Returns false if any poll failed for a reason other than a missing permission.
+    /// Returns false if any poll failed, or if a customer configured by id was not listed. Polls that lack the
+    /// permission or the service do not count.
     pub async fn run(
         mut self,
         until: Until,

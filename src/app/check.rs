@@ -1,5 +1,5 @@
-//! `check`: tests DNS, TLS, proxy, clock skew and each permission, polls every enabled collector once for one customer,
-//! reports invalid values, and estimates whether the intervals fit the limits.
+//! `check`: tests DNS, TLS, proxy, clock skew and each permission, polls every enabled collector once, reports invalid
+//! values, and estimates whether the intervals fit the limits.
 //!
 //! The steps that use the API share this file, because each uses the results of earlier steps and adds to the same
 //! report.
@@ -34,7 +34,7 @@ use advice::{error_text, explain, remedy};
 use observer::{CheckObserver, within};
 pub use offline::check_offline;
 pub use report::Report;
-use report::{Finding, Outcome, Sample, UnusualValue};
+use report::{Finding, NamedCustomer, Outcome, UnusualValue};
 
 /// Result of checking one collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ enum CollectorResult {
     Forbidden,
     Failed,
     TimedOut,
-    NotTried,
+    Skipped,
     Off,
 }
 
@@ -62,11 +62,11 @@ impl CollectorResult {
             Self::Unlicensed => "unlicensed",
             Self::Incomplete => "incomplete",
             Self::NoCustomers => "no customers",
-            Self::NotPermitted => "not permitted",
+            Self::NotPermitted => "permission missing",
             Self::Forbidden => "forbidden",
             Self::Failed => "failed",
             Self::TimedOut => "timed out",
-            Self::NotTried => "not tried",
+            Self::Skipped => "skipped",
             Self::Off => "off",
         }
     }
@@ -74,7 +74,7 @@ impl CollectorResult {
     fn outcome(self) -> Outcome {
         match self {
             Self::Ok | Self::NotNeeded | Self::Unlicensed => Outcome::Ok,
-            Self::NotTried => Outcome::NotTried,
+            Self::Skipped => Outcome::Skipped,
             Self::Off => Outcome::Off,
             _ => Outcome::Failed,
         }
@@ -163,7 +163,7 @@ impl Check<'_> {
         let client = Arc::clone(&self.schedule_config.client);
         let (result, detail) = match self.with_timeout("token", client.api()).await {
             Ok(Ok(api)) => {
-                self.report.generation = Some(api.generation().to_string());
+                self.report.api_version = Some(api.generation().to_string());
                 return Some(api);
             }
             Ok(Err(Failure {
@@ -266,7 +266,7 @@ impl Check<'_> {
             finding.result = result.as_str();
             finding.detail = "nothing to request for this customer, so the endpoint is untested".to_owned();
         }
-        if result != CollectorResult::NotTried {
+        if result != CollectorResult::Skipped {
             (finding.requests, finding.rows) = (Some(requests), Some(rows));
         }
         // A collector whose permission is missing costs nothing. If a collector fails for any other reason without
@@ -317,7 +317,7 @@ impl Check<'_> {
                     true => "no customer available; see the result of the collector `customers`",
                     false => "customer list not fetched; see the result of the collector `customers`",
                 };
-                return found(CollectorResult::NotTried, why.to_owned());
+                return found(CollectorResult::Skipped, why.to_owned());
             }
         };
         let context = Context::new(
@@ -365,7 +365,7 @@ impl Check<'_> {
         let scope = descriptor.scope(api.generation()).unwrap_or_default();
         let (result, finding) = match failure.error {
             ref error if descriptor.is_unlicensed(error) => {
-                let detail = format!("{}; polled only once a day", explain(&failure, descriptor.name));
+                let detail = format!("{}; polled at most once a day", explain(&failure, descriptor.name));
                 found(CollectorResult::Unlicensed, detail)
             }
             api::Error::NotPermitted(_) if scope.is_empty() => {
@@ -430,7 +430,7 @@ impl Check<'_> {
         };
         if let Some(table) = &self.schedule_config.settings.attributes {
             let without = matching.iter().filter(|(id, name)| table.of(id, name).is_none());
-            self.report.without_attributes = without.map(|(id, name)| Sample::new(id, name)).collect();
+            self.report.without_attributes = without.map(|(id, name)| NamedCustomer::new(id, name)).collect();
         }
         self.sample = (!matching.is_empty()).then(|| matching.swap_remove(0));
         self.has_customer_list = true;
@@ -474,7 +474,9 @@ impl Check<'_> {
         self.report.unmatched_exclusions = unmatched_exclusions(self.config).map(domain::log_safe).collect();
         self.report.requests = notes.counts.requests;
         self.report.throttled = notes.counts.throttled;
-        self.report.customer = self.sample.map(|(id, organization)| Sample::new(&id, &organization));
+        self.report.customer = self
+            .sample
+            .map(|(id, organization)| NamedCustomer::new(&id, &organization));
         let limits = RequestLimits {
             requests_per_second: self.config.api.requests_per_second,
             max_concurrency: self.config.api.max_concurrency,

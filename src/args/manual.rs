@@ -69,8 +69,11 @@ fn is_built_in(arg: &clap::Arg) -> bool {
 const EXTRA_SECTIONS: &str = ".SH FILES
 .TP
 \\fI/etc/elements_exporter/elements.yml\\fR
-The configuration of the packaged service. Every key and its default are listed in docs/configuration.md;
-every key can be overridden by an environment variable, such as \\fBELEMENTS_COLLECTORS__JOBS__INTERVAL\\fR.
+The configuration of the packaged service. Its comments list every key with its default. Every key can be overridden
+by an environment variable, such as \\fBELEMENTS_COLLECTORS__JOBS__INTERVAL\\fR.
+.TP
+\\fI/usr/share/doc/elements\\-exporter/docs/configuration.md\\fR
+The description of every key, installed by the Debian package.
 .SH SIGNALS
 .TP
 \\fBSIGHUP\\fR

@@ -88,7 +88,7 @@ impl Collector for AppConsent {
     }
 }
 
-/// Fetches the tenant's consent status for each product. For products that the tenant lacks, a request is sent only
+/// Fetches the tenant's consent status for each product. For products that the tenant lacks, a request is sent at most
 /// once a day. If a request fails, the product's last known value is kept until it expires.
 async fn poll_products(
     api: &Api,

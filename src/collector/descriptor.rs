@@ -26,7 +26,7 @@ pub struct CollectorDescriptor {
     pub name: &'static str,
     /// Endpoint reported for failures that were not caused by a request.
     pub endpoint: Endpoint,
-    /// All endpoints that the collector requests.
+    /// See [`Collector::ENDPOINTS`].
     pub endpoints: &'static [Endpoint],
     /// Default interval.
     pub interval: Duration,

@@ -25,12 +25,12 @@ const PAGE_SIZE: usize = 1_000;
 /// Maximum number of pages fetched per report. The first 20,000 objects are enough to identify the causes.
 const MAX_PAGES: usize = 20;
 
-/// Maximum number of requests for a missing report, one per poll. Requests that fail with an error such as status 500
-/// do not count.
+/// Maximum number of polls that request a missing report. Polls in which the request fails with an error such as status
+/// 500 do not count.
 const MAX_TRIES: u32 = 3;
 
-/// Maximum number of failed requests for a report. At one request per poll, they span two hours, which is longer than
-/// most API outages.
+/// Maximum number of polls in which the request for a report fails with such an error. At the default interval, these
+/// polls span two hours, which is longer than most API outages.
 const MAX_FAILED_TRIES: u32 = 24;
 
 /// Maximum number of errors that have their own series.
@@ -49,10 +49,10 @@ pub(super) struct ModuleReport {
     /// Start of that run. It distinguishes runs with the same id.
     #[serde(default)]
     started: Option<Timestamp>,
-    /// Number of unsuccessful requests; 0 once the report has been received.
+    /// Number of polls that requested the report without success; 0 once the report has been received.
     #[serde(default)]
     tries: u32,
-    /// Number of these requests that failed with an error such as status 500.
+    /// Number of these polls whose request failed with an error such as status 500.
     #[serde(default)]
     failed: u32,
     /// The report of that run.
@@ -60,8 +60,8 @@ pub(super) struct ModuleReport {
 }
 
 impl ModuleReport {
-    /// Returns whether no further request will be sent: either the report has been received, or the maximum number of
-    /// requests has been reached.
+    /// Returns whether no further request will be sent: either the report has been received, or a maximum number of
+    /// polls has been reached.
     fn is_settled(&self) -> bool {
         self.tries == 0 || self.tries - self.failed >= MAX_TRIES || self.failed >= MAX_FAILED_TRIES
     }
@@ -108,7 +108,7 @@ impl Collector for JobReports {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 0.007,
-        description: "1 per 1000 objects in each report, at most 20 per report",
+        description: "1 per 1000 objects in each report, up to 20,000 objects",
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::JOBS;
@@ -159,7 +159,7 @@ impl Collector for JobReports {
 /// requests are still sent. Returns a failure, if any, and the number of invalid rows.
 ///
 /// # Errors
-/// Returns the denial if every request is denied and no report has been requested before.
+/// Returns an error if `modules` is empty and the API responds to every request with status 403 or 404.
 async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize), Failure>>>(
     modules: &mut Vec<ModuleReport>,
     runs: Vec<ReportableRun>,
@@ -232,7 +232,7 @@ async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize),
 /// Maximum number of times that a report is fetched if its total does not match its rows.
 const MAX_ATTEMPTS: usize = 2;
 
-/// Fetches the report of a run. Returns the report, or `None` if it is empty, and the number of invalid rows.
+/// Fetches the report of a run. Returns the report, or `None` if it has no valid rows, and the number of invalid rows.
 async fn fetch_report(api: &Api, customer: &CustomerId, run: &str) -> Result<(Option<Report>, usize), Failure> {
     for _ in 1..MAX_ATTEMPTS {
         match fetch_pages(api, customer, run).await {
@@ -272,7 +272,7 @@ struct Tally {
 const STATUS: Names = &["status"];
 
 impl Tally {
-    /// Counts a row. Returns `Some(false)`, because no row is a duplicate, or `None` if the row has no status.
+    /// Counts a row. Returns `None` if it has no status, and `Some(false)` otherwise. Duplicates are not detected.
     fn add(&mut self, row: &Row<'_>) -> Option<bool> {
         let status = row.named(STATUS, domain::report_status)?;
         self.rows += 1;

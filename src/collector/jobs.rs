@@ -259,8 +259,8 @@ pub(super) fn reportable_runs(record: &dyn super::Record) -> Option<Vec<Reportab
     let record = record.as_any().downcast_ref::<Record>()?;
     let runs = record.listed().map(|module| ReportableRun {
         key: module.key(),
-        run: module.history.newest_ended().and_then(|run| run.report.clone()),
-        started: module.history.newest_ended().and_then(|run| run.start),
+        run: module.history.latest_completed().and_then(|run| run.report.clone()),
+        started: module.history.latest_completed().and_then(|run| run.start),
     });
     Some(runs.collect())
 }

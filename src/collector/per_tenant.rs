@@ -23,7 +23,7 @@ pub(super) struct Parts<K: Ord, R> {
     /// Parts whose last known records are served, each with the time of the first poll without a new record.
     #[serde(rename = "held", default = "BTreeMap::new")]
     last_known_since: BTreeMap<K, Timestamp>,
-    /// Parts that lack the service, each with the time of the denial.
+    /// Parts that lack the service, each with the time of the poll that detected this.
     #[serde(rename = "lacking", alias = "absent")]
     unlicensed_since: BTreeMap<K, Timestamp>,
 }
@@ -96,7 +96,7 @@ pub(super) fn is_expired(since: Timestamp, context: &Context) -> bool {
 pub(super) struct Rules {
     /// Whether an error means that the part lacks the service.
     pub(super) is_denial: fn(&Error) -> bool,
-    /// Converts a denial to the error that the poll returns if all parts lack the service.
+    /// Converts such an error to the error that the poll returns if all parts lack the service.
     pub(super) all_denied: fn(Error) -> Error,
     /// Whether an empty response counts as a record.
     pub(super) keeps_empty: bool,
@@ -117,7 +117,7 @@ pub(super) struct RequestResults {
     any_succeeded: bool,
     /// The first failure.
     failure: Option<Failure>,
-    /// The last denial.
+    /// The last error that means that a part lacks the service.
     denial: Option<Failure>,
 }
 
@@ -132,7 +132,7 @@ impl RequestResults {
         self.failure.get_or_insert(failure);
     }
 
-    /// Records a denial, which does not make the poll incomplete.
+    /// Records an error that means that a part lacks the service. Such an error does not make the poll incomplete.
     pub(super) fn deny(&mut self, denial: Failure) {
         self.denial = Some(denial);
     }
@@ -140,7 +140,7 @@ impl RequestResults {
     /// Returns the failure that makes the poll incomplete, if any.
     ///
     /// # Errors
-    /// If no request succeeded, returns the failure or, if there is none, the denial.
+    /// If no request succeeded, returns the failure or, if there is none, the error of a part that lacks the service.
     pub(super) fn finish(self) -> Result<Option<Failure>, Failure> {
         if self.any_succeeded {
             return Ok(self.failure);
@@ -153,8 +153,8 @@ impl RequestResults {
 pub(super) type TenantResult<R> = Result<(R, Option<Failure>), Failure>;
 
 /// Polls each tenant of a customer; `request` receives the tenant's last record. Tenants that lack the service (403,
-/// 404) are polled only once a day. If all tenants lack the service, so does the customer. If the request for a tenant
-/// is denied, fails or returns nothing, the tenant's last record is kept until it expires.
+/// 404) are polled at most once a day. If all tenants lack the service, so does the customer. If the request for a
+/// tenant fails or returns nothing, the tenant's last record is kept until it expires.
 pub(super) async fn poll_tenants<R, F, Request>(
     api: &Api,
     endpoint: Endpoint,

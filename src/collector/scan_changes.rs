@@ -275,7 +275,7 @@ const SHAPE_REPORT: Shape<Report> = Shape {
         ),
         gauge(
             "elements_scan_removed_objects",
-            "Objects removed from Microsoft 365 or out of policy, according to the daily report",
+            "Objects deleted from Microsoft 365 or no longer covered by a policy, according to the daily report",
             |report| report.removed.map(super::float),
         ),
     ],
@@ -289,7 +289,7 @@ const SHAPE_OBJECTS: Shape<ChangedObjects> = Shape {
     ],
     columns: &[gauge(
         "elements_scan_changed_objects",
-        "Changed objects in the daily report by container; only with collectors.scan_changes.objects",
+        "Changed objects in the daily report, by change and container; only with collectors.scan_changes.objects",
         |row| Some(f64::from(row.count)),
     )],
 };

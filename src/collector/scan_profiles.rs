@@ -16,7 +16,7 @@ use crate::exposition::{Label, Shape, ShapeSink, gauge, info, label, timestamp};
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
-    /// Whether the profile is carried over from an earlier response because the latest response had invalid rows.
+    /// Whether the profile is carried over from an earlier response because the latest poll was incomplete.
     #[serde(default)]
     held: bool,
     id: String,

@@ -18,7 +18,7 @@ use crate::exposition::{Shape, ShapeSink, gauge, label};
 /// A tenant's seats for one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seats {
-    /// Whether the row is carried over from an earlier response because the latest response had invalid rows.
+    /// Whether the row is carried over from an earlier response because the latest poll was incomplete.
     #[serde(default)]
     held: bool,
     tenant: TenantId,
@@ -45,11 +45,11 @@ type Key = (TenantId, Cow<'static, str>);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct CustomerSeats {
     seats: Vec<Seats>,
-    /// Types without a tenant, each with the time of the empty response or the denial.
+    /// Types without a tenant, each with the time of the empty response or of status 403 or 404.
     #[serde(rename = "empty")]
     empty_since: BTreeMap<u16, Timestamp>,
-    /// Types for which the API returned no tenants or denied access, but whose last known seats are still served. Each
-    /// has the time of the first such response.
+    /// Types for which the API returned no tenants, or status 403 or 404, but whose last known seats are still served.
+    /// Each has the time of the first such response.
     #[serde(rename = "held", default)]
     last_known_since: BTreeMap<u16, Timestamp>,
 }

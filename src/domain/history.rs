@@ -73,7 +73,8 @@ struct EvictedRuns {
 pub struct History {
     /// The newest row of the latest list.
     newest: Option<Run>,
-    newest_ended: Option<Run>,
+    #[serde(rename = "newest_ended")]
+    latest_completed: Option<Run>,
     listed: BTreeMap<JobStatus, u64>,
     ended: BTreeMap<JobStatus, u64>,
     #[serde(rename = "remembered")]
@@ -117,7 +118,7 @@ impl History {
         }
         // The listed state is the current state, even if other stored runs ended later.
         self.newest = newest(&runs, |_| true).or_else(|| self.newest.take());
-        self.newest_ended = self.latest_completed(&runs, &index);
+        self.latest_completed = self.find_latest_completed(&runs, &index);
         let ended = self.add_completed(&runs, &recent);
         self.evict(&index);
         HistoryUpdate { duplicates, ended }
@@ -132,7 +133,7 @@ impl History {
         for run in self.recent.iter_mut().filter(|run| run.is_undated()) {
             run.rank.time = run.rank.time.min(Some(latest));
         }
-        let newest = [&mut self.newest, &mut self.newest_ended].into_iter().flatten();
+        let newest = [&mut self.newest, &mut self.latest_completed].into_iter().flatten();
         for run in newest.filter(|run| run.is_dated_by_first_poll()) {
             run.dated = run.dated.min(Some(latest));
         }
@@ -165,8 +166,8 @@ impl History {
     }
 
     /// Returns the latest completed run.
-    pub fn newest_ended(&self) -> Option<&Run> {
-        self.newest_ended.as_ref()
+    pub fn latest_completed(&self) -> Option<&Run> {
+        self.latest_completed.as_ref()
     }
 
     /// Returns the number of runs in the latest list, by status.
@@ -181,7 +182,7 @@ impl History {
 
     /// Returns whether any run has completed.
     pub fn has_run(&self) -> bool {
-        self.newest_ended.is_some()
+        self.latest_completed.is_some()
     }
 
     /// Returns the end of the latest successful run.
@@ -214,7 +215,7 @@ impl History {
     pub fn is_abandoned(&self, now: Timestamp, after: Duration) -> Option<bool> {
         let in_progress = self.newest.as_ref().filter(|run| !run.has_ended());
         let started = in_progress.and_then(|run| run.start);
-        let occurred_at = self.newest_ended.as_ref().and_then(Run::occurred_at).max(started)?;
+        let occurred_at = self.latest_completed.as_ref().and_then(Run::occurred_at).max(started)?;
         Some(now.since(occurred_at) > after)
     }
 
@@ -244,7 +245,7 @@ impl History {
     /// Returns the latest time of any run; `None` if no run has a time.
     pub fn last_known(&self) -> Option<Timestamp> {
         let time = |run: &Option<Run>| run.as_ref().and_then(Run::last_known_time);
-        time(&self.newest).max(time(&self.newest_ended))
+        time(&self.newest).max(time(&self.latest_completed))
     }
 
     /// Returns the rank of the run that created the latest restore point.
@@ -263,8 +264,8 @@ impl History {
 
     /// Returns the newest completed run in the list, or the previously known run if that is newer. A run that is listed
     /// again is replaced by its new row.
-    fn latest_completed(&mut self, runs: &[Run], index: &RunIndex) -> Option<Run> {
-        let before = self.newest_ended.take();
+    fn find_latest_completed(&mut self, runs: &[Run], index: &RunIndex) -> Option<Run> {
+        let before = self.latest_completed.take();
         let Some(newest) = newest(runs, Run::has_ended) else {
             return before;
         };

@@ -25,7 +25,8 @@ pub struct Run {
     pub status: JobStatus,
     /// Start time.
     pub start: Option<Timestamp>,
-    /// End time. An end time in the future is dropped when the row is parsed.
+    /// End time; for some runs without times, the last modification. An end in the future is replaced by the current
+    /// time, or dropped if clock skew cannot explain it.
     pub end: Option<Timestamp>,
     /// Assumed end, if the run has ended but its row has no end.
     #[serde(default)]
@@ -94,14 +95,14 @@ impl Run {
         self.end.or(self.dated).or(self.modified).or(self.start)
     }
 
-    /// Returns the end of the run or, if it has none, its start or assumed end. The last modification is not used,
+    /// Returns the end of the run or, if it has none, its start or assumed end. Does not fall back to `modified`,
     /// because it is the same for all backup scopes of a module.
     pub fn occurred_at(&self) -> Option<Timestamp> {
         self.end.or(self.start).or(self.dated)
     }
 
-    /// Returns whether the row of the run has no times. If so, the time of the first poll that returned the row is used
-    /// instead.
+    /// Returns whether the row of the run has no times, so that its assumed end is the time of the first poll that
+    /// returned it.
     pub(super) fn is_dated_by_first_poll(&self) -> bool {
         self.dated.is_some() && self.end.or(self.modified).or(self.start).is_none()
     }

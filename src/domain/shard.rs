@@ -11,7 +11,7 @@ use super::text::stable_hash;
 /// scrapes would consist mostly of overhead.
 pub const MAX_SHARDS: u32 = 1_000;
 
-/// One of N parts of the customers, all of about the same size. Indexes start at zero.
+/// One of N groups of customers of about the same size. Indexes start at zero.
 ///
 /// A customer belongs to the shard with the highest score (rendezvous hashing). If a shard is added, some customers of
 /// each existing shard move to it, and no other customers move. The hash is stable across restarts and versions, so

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::{Kind, Lifetime, Metric, ShapeMetrics, Table};
 use crate::domain::Timestamp;
 
-/// Approximate size of a frame: small enough to limit the memory used for a slow reader, and large enough that the cost
-/// per frame is negligible.
+/// Approximate maximum size of a frame: small enough to limit the memory used for a slow reader, and large enough that
+/// the cost per frame is negligible.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
 /// Minimum size of a frame. A frame that has reached this size ends with the current block or part. A small change to a
@@ -109,7 +109,7 @@ pub fn families(columns: impl IntoIterator<Item = (Metric, Source)>) -> Vec<Fami
 pub struct RecordView<'a> {
     /// One table per shape of the record's collector.
     pub tables: &'a [Table],
-    /// Time of the last successful poll; `None` for records that do not become stale.
+    /// Time of the poll that returned the rows; `None` for records that do not become stale.
     pub good_at: Option<Timestamp>,
 }
 
@@ -124,7 +124,7 @@ pub trait Block: fmt::Debug + Send + Sync {
 pub struct Group {
     /// Blocks that together contain all records, in order.
     pub blocks: Vec<Arc<dyn Block>>,
-    /// Time for which values are served after the last successful poll.
+    /// Time for which values are served after the poll that returned them.
     pub stale_after: Duration,
 }
 
@@ -179,7 +179,7 @@ pub struct Renderer {
     line: Vec<u8>,
 }
 
-/// Position of the renderer.
+/// Position of the next sample in the snapshot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Position {
     family: usize,
@@ -211,8 +211,8 @@ impl Renderer {
         (!text.is_empty()).then_some(text)
     }
 
-    /// Appends the next frame to `text`. Returns false if no frames follow. Does not reallocate `text` if it has a
-    /// spare capacity of at least [`frame_capacity`].
+    /// Appends the next frame to `text`. Returns false at the end of the snapshot, and true if another frame may
+    /// follow. Does not reallocate `text` if it has a spare capacity of at least [`frame_capacity`].
     pub fn append_frame(&mut self, text: &mut Vec<u8>) -> bool {
         let max_end = text.len() + FRAME_BYTES;
         let min_end = text.len() + MIN_FRAME_BYTES;

@@ -17,8 +17,9 @@
 //! in the toolkit. The guard rereads the file, and all files to which it refers, when they change.
 //!
 //! This implementation is stricter than the toolkit. It rejects a setting that is given both inline and as a file, and
-//! a `tls_server_config` section without a certificate. Protection cannot be removed without a restart, so a partially
-//! written file cannot disable it. `rate_limit` is rejected, because it is not implemented.
+//! a `tls_server_config` section without a certificate. Only a restart applies a file that removes TLS, the requirement
+//! for a client certificate, or all users, so a partially written file cannot disable them. `rate_limit` is rejected,
+//! because it is not implemented.
 
 mod client_certificate;
 mod guard;
@@ -40,7 +41,7 @@ pub enum Error {
     /// The file, or a file to which it refers, is invalid.
     #[error(transparent)]
     Settings(#[from] crate::settings::Error),
-    /// The changed file would reduce the protection.
+    /// The changed file would remove TLS, the requirement for a client certificate, or all users.
     #[error("{}: {key} was removed; restart the exporter to apply this change", path.display())]
     Weaker {
         /// Path of the file.

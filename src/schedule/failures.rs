@@ -9,7 +9,8 @@ use crate::log_throttle::LogThrottle;
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     consecutive: HashMap<(CollectorId, Target), u32>,
-    /// Whether any poll has failed since startup for a reason other than a missing permission.
+    /// Whether any poll has failed since startup, or a customer configured by id was not listed. Polls that lack the
+    /// permission or the service do not count.
     pub(super) has_any_failed: bool,
     pub(super) log_throttle: LogThrottle,
 }
@@ -22,7 +23,7 @@ impl Failures {
         *count
     }
 
-    /// Resets the failures of a target. Returns whether there were any.
+    /// Resets the failure count of a target. Returns whether it was above zero.
     pub(super) fn end(&mut self, collector: CollectorId, target: &Target) -> bool {
         self.consecutive.remove(&(collector, target.clone())).is_some()
     }

@@ -19,7 +19,7 @@ impl Scheduler {
         };
         info!(
             until = until.to_calendar().map(tracing::field::display),
-            "entry in rpo.overrides has ended"
+            "entry in rpo.overrides has expired and no longer applies"
         );
         self.store
             .render_anew(&self.store.customers(), &self.config.settings, now);

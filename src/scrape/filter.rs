@@ -49,8 +49,8 @@ impl ScrapeFilter {
         *self == Self::default()
     }
 
-    /// Returns whether data that belongs to no customer is selected: the exporter's own metrics, and the freshness of
-    /// bulk polls.
+    /// Returns whether `customers` and `shards` admit data that belongs to no customer, such as the freshness of bulk
+    /// polls.
     pub(super) fn has_partner_data(&self) -> bool {
         let names_partner = |customers: &BTreeSet<Target>| customers.contains(&Target::Partner);
         let has_first = |shards: &BTreeSet<Shard>| shards.iter().any(|shard| shard.is_first());

@@ -35,7 +35,7 @@ pub struct Customer {
     pub products: Vec<Product>,
     /// Scan profiles of the customer.
     pub scan_profiles: Vec<ScanProfile>,
-    /// Fields that replace or extend the customer's JSON.
+    /// Fields to add to the customer's JSON, replacing fields with the same names.
     pub raw_fields: BTreeMap<String, Value>,
 }
 
@@ -86,7 +86,7 @@ pub struct ProtectedRow {
     pub stored_in_byos: String,
     /// Unix time of the latest run; reported by API v3 in rows with a tenant.
     pub last_run: Option<i64>,
-    /// Fields that replace or extend the row's JSON.
+    /// Fields to add to the row's JSON, replacing fields with the same names.
     pub raw_fields: BTreeMap<String, Value>,
     pub(crate) growth: Option<Growth>,
 }
@@ -124,7 +124,7 @@ pub struct Product {
     pub subscription_name: String,
     pub package: String,
     pub contract_end_date: String,
-    /// Fields that replace or extend the subscription's JSON.
+    /// Fields to add to the subscription's JSON, replacing fields with the same names.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub raw_fields: BTreeMap<String, Value>,
 }

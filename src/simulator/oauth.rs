@@ -13,7 +13,6 @@ use super::Settings;
 use super::response::{ApiResponse, Call};
 use super::rng::SeededRng;
 
-/// Scopes of API v1.
 const V1_SCOPES: [&str; 5] = [
     "partner.customers.read.all",
     "partner.cbprotected.read.all",
@@ -22,7 +21,6 @@ const V1_SCOPES: [&str; 5] = [
     "partner.scanprofiles.read.all",
 ];
 
-/// Scopes of API v3.
 const V3_SCOPES: [&str; 7] = [
     "elements.customers.read.all",
     "elements.cbprotected.read.all",
@@ -39,7 +37,7 @@ const SCOPE_LIMIT: usize = 300;
 /// Seconds by which the client's clock may be ahead.
 const CLOCK_TOLERANCE: i64 = 60;
 
-/// Prefix of every token, by which tests find leaked tokens.
+/// Prefix of every token. Tests search for it to detect leaked tokens.
 const TOKEN_PREFIX: &str = "sim-token-";
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -148,8 +146,8 @@ impl Registration {
             Some(_) => return Err(UNSUPPORTED_GRANT_TYPE),
             None => return Err(INVALID_REQUEST),
         }
-        // A client that uses another host name for the simulator, for example from another container, puts that name in
-        // the audience.
+        // A client that reaches the simulator under another host name, for example from another container, puts that
+        // name in the audience.
         let audiences = [token_url.to_owned(), format!("{}{}", call.origin, super::TOKEN_PATH)];
         self.authenticate(&form, &audiences, now)?;
         self.requested_scopes(form.get("scope").map_or("", String::as_str))

@@ -12,7 +12,7 @@ pub(crate) const ABSENT: &str = "N/A";
 /// Size of a run that stored nothing, and of every Microsoft 365 run.
 pub(crate) const NO_SIZE: &str = "0 GB";
 
-/// The status numbers from the reference that the simulator uses.
+/// Status numbers that the simulator uses, as listed in the vendor's reference.
 pub(crate) mod status {
     pub(crate) const RUNNING: i64 = 1;
     pub(crate) const FINISHED: i64 = 2;
@@ -55,9 +55,9 @@ pub struct Run {
     pub end: Option<i64>,
     /// Time of the last modification, as Unix time.
     pub last_modified: Option<i64>,
-    /// Fields that replace or extend the row's JSON.
+    /// Fields to add to the row's JSON, replacing fields with the same names.
     pub raw_fields: BTreeMap<String, Value>,
-    /// Slot in the schedule, used to update an unfinished run; `None` if the run has ended or was created by a test.
+    /// Slot in the schedule, used to update an unfinished run; `None` if the run has ended or is not from a schedule.
     pub slot: Option<i64>,
 }
 

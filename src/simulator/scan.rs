@@ -33,7 +33,7 @@ pub struct ScanProfile {
     pub ignore_locked: bool,
     /// Time of the daily scan as `hh:mm`, or `No` if there is none.
     pub daily_scan: String,
-    /// Whether an email reports objects that are out of policy.
+    /// Whether an email reports moved and removed objects.
     pub out_of_policy_notification: bool,
     /// Containers that the profile scans.
     pub containers: Vec<Container>,
@@ -41,7 +41,8 @@ pub struct ScanProfile {
     pub report: DailyReport,
     /// Whether API v1 uses the older of two spellings of the field names.
     pub older_spelling: bool,
-    /// Fields that replace or extend the profile's JSON in the list and in the response with its details.
+    /// Fields to add to the profile's JSON, in the list and in the response with its details, replacing fields with the
+    /// same names.
     pub raw_fields: BTreeMap<String, Value>,
     pub(crate) scans: Scans,
 }
@@ -66,9 +67,9 @@ pub struct DailyReport {
     pub new: Vec<Change>,
     /// Objects moved to another container.
     pub moved: Vec<Change>,
-    /// Objects removed or out of policy.
+    /// Objects deleted from Microsoft 365 or no longer covered by a policy.
     pub removed: Vec<Change>,
-    /// Fields that replace or extend the report's JSON.
+    /// Fields to add to the report's JSON, replacing fields with the same names.
     pub raw_fields: BTreeMap<String, Value>,
 }
 

@@ -109,8 +109,8 @@ async fn colours_and_json_are_selected_by_the_caller() {
     assert!(!plain.contains('\u{1b}'));
     assert_eq!(output.status.code(), Some(0));
     let report = json(&output);
-    assert_eq!(report["good"], true);
-    assert_eq!(report["generation"], "v3");
+    assert_eq!(report["passed"], true);
+    assert_eq!(report["api_version"], "v3");
     let collectors = report["collectors"].as_array().unwrap();
     let names: Vec<&str> = collectors
         .iter()
@@ -160,15 +160,15 @@ async fn only_the_shape_of_an_invalid_value_is_reported() {
     let output = block_in_place(|| check(&partner.base, &["--output=json"], &[]));
     let report = json(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
-    let invalid = &report["not_understood"][0];
+    let invalid = &report["invalid_values"][0];
     assert_eq!(
         (invalid["endpoint"].as_str(), invalid["field"].as_str()),
         (Some("jobs"), Some("startTime")),
         "{report}"
     );
     assert_eq!(invalid["example"], "99.99.9999 aa aaaa");
-    assert_eq!(report["fell_short"], serde_json::json!(["1 invalid value"]));
-    assert_eq!(report["not_in_the_reference"][0]["field"], "jobStatus", "{report}");
+    assert_eq!(report["failed"], serde_json::json!(["1 invalid value"]));
+    assert_eq!(report["unknown_values"][0]["field"], "jobStatus", "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,7 +218,7 @@ async fn slow_responses_exceed_the_concurrency_budget() {
     let report = json(&output);
     assert_eq!(report["budget"]["binding"], "concurrency", "{report}");
     assert_eq!(report["budget"]["suffices"], false, "{report}");
-    assert_eq!(report["fell_short"], serde_json::json!(["the intervals"]));
+    assert_eq!(report["failed"], serde_json::json!(["the intervals"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,12 +285,12 @@ async fn summary_lists_failures_and_skipped_checks() {
     for collector in ["jobs", "protected", "scan_profiles", "scan_changes"] {
         let reported = line(&report, &format!("{collector} "));
         assert!(
-            reported.contains("not tried")
+            reported.contains("skipped")
                 && reported.ends_with("customer list not fetched; see the result of the collector `customers`"),
             "{reported}"
         );
     }
-    let last = "failed: customers; not tried: jobs, protected, scan_profiles, scan_changes; requests: ";
+    let last = "failed: customers; skipped: jobs, protected, scan_profiles, scan_changes; requests: ";
     assert!(line(&report, "failed: ").starts_with(last), "{report}");
 
     // If the polls fail, the number of requests per poll is unknown.
@@ -339,7 +339,7 @@ async fn rejected_secret_is_reported_once_with_advice() {
         );
         assert!(!report.contains("no token: "), "{report}");
         assert!(
-            report.contains("failed: token; no collector was tried; requests: 1"),
+            report.contains("failed: token; no collector was polled; requests: 1"),
             "{report}"
         );
     }
@@ -511,7 +511,7 @@ fn offline_check_reads_files_and_sends_nothing() {
         "the check must not create the state file"
     );
     assert_eq!(
-        json(&offline(&valid, &["--output=json"], &[]))["good"],
+        json(&offline(&valid, &["--output=json"], &[]))["passed"],
         Value::Bool(true)
     );
 
@@ -593,5 +593,5 @@ async fn collector_without_requests_is_reported_as_not_needed() {
         .unwrap();
     assert_eq!(found["result"], "not needed");
     assert_eq!((&found["requests"], &found["outcome"]), (&0.into(), &"ok".into()));
-    assert_eq!(report["good"], true);
+    assert_eq!(report["passed"], true);
 }

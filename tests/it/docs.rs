@@ -186,13 +186,16 @@ fn joined(block: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// Replaces placeholders with existing paths.
-fn filled_in(word: &str, directory: &Path) -> String {
+/// Replaces placeholders with existing paths. A reader of the README has no configuration file, so the commands of the
+/// README must work without one.
+fn filled_in(word: &str, page: &str, directory: &Path) -> String {
     match word {
         "DIR" => directory.join("assets").display().to_string(),
-        "/etc/elements_exporter/elements.yml" => root().join("deploy/config/elements.yml").display().to_string(),
+        "/etc/elements_exporter/elements.yml" if page != "README.md" => {
+            root().join("deploy/config/elements.yml").display().to_string()
+        }
         _ => match word.split_once('=') {
-            Some((flag, value)) => format!("{flag}={}", filled_in(value, directory)),
+            Some((flag, value)) => format!("{flag}={}", filled_in(value, page, directory)),
             None => word.to_owned(),
         },
     }
@@ -230,7 +233,7 @@ impl Sandbox {
     async fn run_exporter(&self, doc_command: &DocCommand, words: &[&str]) {
         let words: Vec<String> = words
             .iter()
-            .map(|word| filled_in(word, self.directory.path()))
+            .map(|word| filled_in(word, &doc_command.page, self.directory.path()))
             .collect();
         let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
         let command = words.iter().copied().find(|word| !word.starts_with('-'));
@@ -440,6 +443,43 @@ async fn commands_in_the_documentation_work() {
         .collect::<String>();
     for (prefix, _) in NOT_RUN {
         assert!(all_text.contains(prefix), "no page contains {prefix:?}");
+    }
+}
+
+/// Returns the names of the long flags in a text.
+fn long_flags(text: &str) -> BTreeSet<&str> {
+    text.split(|character: char| !character.is_ascii_alphanumeric() && !"-.".contains(character))
+        .filter(|word| word.starts_with("--"))
+        .map(|word| word.trim_end_matches('.'))
+        .collect()
+}
+
+#[test]
+fn every_flag_is_on_the_page_about_the_command_line() {
+    let help = |command: Option<&str>| {
+        let mut program = Command::new(crate::harness::program::PROGRAM);
+        let output = program.args(command).arg("--help").env_clear().output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let overview = help(None);
+    let (_, commands) = overview.split_once("Commands:\n").unwrap();
+    let (commands, _) = commands.split_once("\n\n").unwrap();
+    // The lines that continue a description have a larger indentation.
+    let commands = commands.lines().filter_map(|line| line.strip_prefix("  "));
+    let commands = commands.filter(|line| !line.starts_with(' '));
+    let commands: Vec<Option<&str>> = commands.map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.len() >= 10, "commands are no longer found: {commands:?}");
+    let page = fs::read_to_string(root().join("docs/command-line.md")).unwrap();
+    let documented = long_flags(&page);
+    for command in commands.into_iter().chain([None]) {
+        let text = help(command);
+        let flags = long_flags(&text);
+        let missing: Vec<&&str> = flags.difference(&documented).collect();
+        assert!(flags.contains("--help"), "flags of {command:?} are no longer found");
+        assert!(
+            missing.is_empty(),
+            "docs/command-line.md lacks {missing:?} of {command:?}"
+        );
     }
 }
 

@@ -415,7 +415,7 @@ async fn check_reports_a_missing_permission_with_advice() {
     assert_eq!(output.code, Some(1), "{report}");
     let line = report.lines().find(|line| line.starts_with("scan_profiles")).unwrap();
     assert!(
-        line.contains("not permitted") && line.contains("elements.scanprofiles.read.all"),
+        line.contains("permission missing") && line.contains("elements.scanprofiles.read.all"),
         "{report}"
     );
     assert!(

@@ -1,6 +1,6 @@
-//! Reloads of all settings, one at a time, during continuous scrapes.
+//! Reloads of the configuration. One test scrapes continuously during the reloads.
 //!
-//! The tests are in one long file, because they share the configuration, the scraper and the partner.
+//! The tests are in one long file, because they share the configuration and the partner.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ impl ConfigText {
             of("max_concurrency"),
             of("client_secret"),
             of("customers"),
-            // The dates of frozen worlds are in the past.
+            // The simulator's clock is in the past, so by default all modules would count as abandoned.
             of("rpo").replacen('{', "{abandoned_after: 100years, ", 1),
             of("metrics"),
         )
@@ -127,7 +127,7 @@ impl ReloadableExporter {
         assert_eq!(value(&text, RELOAD_SUCCESSFUL), Some(1.0));
     }
 
-    /// Reloads with an invalid file. Returns the response, if any, and the log.
+    /// Reloads with an invalid file. Returns the response, if any, and the log line.
     async fn reload_invalid(&self, text: &str, trigger: Trigger) -> (Option<String>, String) {
         std::fs::write(&self.file, text).unwrap();
         let before = self.program.stderr().len();
@@ -192,7 +192,7 @@ struct ScrapeLog {
     scrapes: usize,
     failed: Vec<String>,
     missing: BTreeSet<String>,
-    /// Latest values of counters; `decreased` contains the counters that decreased.
+    /// Latest values of counters, by series.
     counters: BTreeMap<String, f64>,
     decreased: BTreeSet<String>,
     down: usize,
@@ -368,7 +368,7 @@ async fn series_limit_and_job_filter_are_reloaded() {
     let (first_jobs, last_jobs) = (jobs_of(&text, &ids[0]), jobs_of(&text, &ids[3]));
     assert!(!first_jobs.is_empty() && !last_jobs.is_empty());
 
-    // A customer that is added when the series limit has been reached is not exposed, and existing customers remain.
+    // Above the series limit, the series of added customers are dropped. The series of existing customers remain.
     let without = first.with("customers", &format!("{{exclude: ['{}']}}", ids[3]));
     exporter.reload(&without, Trigger::Signal).await;
     program
@@ -448,7 +448,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
     let requested = exporter.request_count(PROTECTED);
     assert!(
         requested <= 2 * ids.len(),
-        "{requested} requests despite the interval of an hour"
+        "{requested} requests despite the one-hour interval"
     );
 
     // Customers: excluded by id and by name, and included again.
@@ -469,7 +469,7 @@ async fn all_settings_are_reloaded_without_losing_series() {
     assert_eq!(
         requests.iter().find(is_for_excluded),
         None,
-        "an excluded customer is requested"
+        "data of an excluded customer was requested"
     );
     let filter = format!("{{include: ['{}', '{}', '{}']}}", ids[0], customers[1].1, ids[2]);
     exporter.reload(&config.with("customers", &filter), Trigger::Post).await;
@@ -621,7 +621,7 @@ async fn excluded_metrics_return_after_a_reload_without_a_poll() {
         .await;
     let series = |text: &str| value(text, "elements_exporter_series").unwrap();
     assert!(series(&text) < series(&before));
-    eventually("a pattern without a metric is logged", || async {
+    eventually("the pattern that matches no metric is logged", || async {
         let printed = program.stderr();
         let warnings: Vec<_> = printed
             .lines()

@@ -11,7 +11,7 @@ use super::dashboards::{self, Dashboard, columns, list, placeholders, text};
 use super::labels::LabelCatalogue;
 use super::rules::{self, Rule};
 
-/// Alerts that always fire.
+/// Alerts that need neither a test in which they do not fire nor a test with an outage.
 const ALWAYS_FIRES: &[&str] = &["ElementsWatchdog"];
 
 /// The Alertmanager configurations for small and for large fleets.
@@ -343,7 +343,7 @@ fn dashboards_are_complete() {
     assert_none(&problems);
 }
 
-/// Returns panels that overlap, share an id, or are too wide.
+/// Returns panels that overlap, share an id, or extend beyond the page.
 fn misplaced_panels(dashboard: &Dashboard) -> Vec<String> {
     let place = |panel: &Value| ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_i64().unwrap());
     let panels: Vec<&Value> = list(&dashboard.json["panels"]).collect();
@@ -351,7 +351,7 @@ fn misplaced_panels(dashboard: &Dashboard) -> Vec<String> {
     for (nth, one) in panels.iter().enumerate() {
         let [x, y, w, h] = place(one);
         if x + w > 24 {
-            problems.push(format!("{} is wider than the page", text(&one["title"])));
+            problems.push(format!("{} extends beyond the page", text(&one["title"])));
         }
         for other in &panels[nth + 1..] {
             let [left, top, width, height] = place(other);
@@ -375,7 +375,7 @@ fn incomplete_panels(dashboard: &Dashboard) -> Vec<String> {
     for panel in dashboard.panels() {
         let title = text(&panel["title"]);
         if text(&panel["description"]).len() < 20 {
-            problems.push(format!("{title} has no description"));
+            problems.push(format!("{title} has no description of at least 20 characters"));
         }
         // With a range query, a panel would display the last value for hours after the series has ended. This does not
         // apply to a panel that displays only a fixed name and a sparkline, but no value.

@@ -85,7 +85,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Records that the host served a resource. Closes the breaker.
+    /// Records that the host responded to a request for a resource, even with a rejection. Closes the breaker.
     pub(super) fn record_success(&mut self, path: u64) {
         self.failing.remove(&path);
         self.state = State::default();

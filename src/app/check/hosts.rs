@@ -47,7 +47,7 @@ impl Check<'_> {
             let first = proxy.unwrap_or(url);
             if first.host_str().is_some_and(|host| unresolved.contains(&host)) {
                 let detail = format!("cannot resolve {}", host(first));
-                self.add_finding(name, (Outcome::NotTried, "not tried", detail));
+                self.add_finding(name, (Outcome::Skipped, "skipped", detail));
                 continue;
             }
             let response = match probe::probe(url, proxy, &authorities, api.timeout).await {

@@ -22,10 +22,9 @@ pub(super) enum Outcome {
     /// Successful.
     Ok,
     /// Failed, or in need of attention.
-    #[serde(rename = "fell_short")]
     Failed,
     /// Skipped, because another check failed.
-    NotTried,
+    Skipped,
     /// Disabled in the configuration, or impossible to determine.
     Off,
 }
@@ -35,7 +34,7 @@ impl Outcome {
         let colour = match self {
             Self::Ok => AnsiColor::Green,
             Self::Failed => AnsiColor::Red,
-            Self::NotTried => AnsiColor::Yellow,
+            Self::Skipped => AnsiColor::Yellow,
             Self::Off => return Style::new().dimmed(),
         };
         colour.on_default().bold()
@@ -89,12 +88,12 @@ pub(super) struct UnusualValue {
 
 /// A customer in the report, for example the one that was polled.
 #[derive(Debug, Serialize)]
-pub(super) struct Sample {
+pub(super) struct NamedCustomer {
     pub(super) id: String,
     pub(super) organization: String,
 }
 
-impl Sample {
+impl NamedCustomer {
     pub(super) fn new(id: &CustomerId, organization: &str) -> Self {
         Self {
             id: id.log_safe(),
@@ -111,9 +110,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) proxy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) generation: Option<String>,
+    pub(super) api_version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) customer: Option<Sample>,
+    pub(super) customer: Option<NamedCustomer>,
     /// Whether only the configuration was checked, without sending any requests.
     #[serde(rename = "offline")]
     pub(super) is_offline: bool,
@@ -123,16 +122,14 @@ pub struct Report {
     pub(super) customers: usize,
     /// Customers that no row of the attributes file matches.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) without_attributes: Vec<Sample>,
+    pub(super) without_attributes: Vec<NamedCustomer>,
     pub(super) connection: Vec<Finding>,
     pub(super) permissions: Vec<Finding>,
     pub(super) collectors: Vec<Finding>,
     /// Patterns in the configuration that match nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) patterns: Vec<Finding>,
-    #[serde(rename = "not_understood")]
     pub(super) invalid_values: Vec<UnusualValue>,
-    #[serde(rename = "not_in_the_reference")]
     pub(super) unknown_values: Vec<UnusualValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) budget: Option<Budget>,
@@ -144,10 +141,9 @@ pub struct Report {
     #[serde(skip)]
     pub(super) lacks_permission: bool,
     /// Names of the failed checks.
-    #[serde(rename = "fell_short")]
     pub(super) failed: Vec<String>,
     /// Names of the checks that were skipped because another check failed.
-    pub(super) not_tried: Vec<String>,
+    pub(super) skipped: Vec<String>,
     /// Collectors whose cost is unknown, because they failed without returning rows.
     pub(super) not_measured: Vec<&'static str>,
     /// Patterns in `metrics.exclude` that match no metric.
@@ -156,13 +152,13 @@ pub struct Report {
     /// General advice, printed once.
     pub(super) hints: Vec<&'static str>,
     /// Whether all checks passed.
-    pub(super) good: bool,
+    pub(super) passed: bool,
 }
 
 impl Report {
     /// Returns whether all checks passed.
-    pub fn is_good(&self) -> bool {
-        self.good
+    pub fn passed(&self) -> bool {
+        self.passed
     }
 
     /// Collects the names of failed and skipped checks, and determines whether all checks passed.
@@ -178,7 +174,7 @@ impl Report {
             let matching = findings.filter(|finding| finding.outcome == outcome);
             matching.map(|finding| finding.name.clone()).collect()
         };
-        let (mut failed, not_tried) = (named(Outcome::Failed), named(Outcome::NotTried));
+        let (mut failed, skipped) = (named(Outcome::Failed), named(Outcome::Skipped));
         let invalid = self.invalid_values.len();
         if invalid > 0 {
             failed.push(counted(invalid, "invalid value", "invalid values"));
@@ -187,8 +183,8 @@ impl Report {
             failed.push("the intervals".to_owned());
         }
         self.hints = self.lacks_permission.then_some(GRANT).into_iter().collect();
-        self.good = failed.is_empty() && not_tried.is_empty() && (self.is_offline || !self.collectors.is_empty());
-        (self.failed, self.not_tried) = (failed, not_tried);
+        self.passed = failed.is_empty() && skipped.is_empty() && (self.is_offline || !self.collectors.is_empty());
+        (self.failed, self.skipped) = (failed, skipped);
     }
 
     /// Returns the report as JSON.
@@ -203,18 +199,18 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: &str| {
-            let _ = writeln!(text, "{name:<10} {value}");
+            let _ = writeln!(text, "{name:<11} {value}");
         };
         line("API", &self.api);
         line("token URL", &self.token_url);
         if let Some(proxy) = &self.proxy {
             line("proxy", proxy);
         }
-        if let Some(generation) = &self.generation {
-            line("generation", generation);
+        if let Some(version) = &self.api_version {
+            line("API version", version);
         }
-        if let Some(Sample { id, organization }) = &self.customer {
-            line("tried with", &format!("{id} ({organization})"));
+        if let Some(NamedCustomer { id, organization }) = &self.customer {
+            line("customer", &format!("{id} ({organization})"));
         }
         table(&mut text, "configuration", &self.configuration, false);
         table(&mut text, "connection", &self.connection, false);
@@ -265,7 +261,7 @@ impl Report {
         let count = |count: usize| counted(count, "customer", "customers");
         let all = count(without.len());
         let _ = writeln!(text, "\nno match in customers.attributes_file for {all}:");
-        for Sample { id, organization } in without.iter().take(LISTED_CUSTOMERS) {
+        for NamedCustomer { id, organization } in without.iter().take(LISTED_CUSTOMERS) {
             let _ = writeln!(text, "  {id} ({organization})");
         }
         if let Some(more @ 1..) = without.len().checked_sub(LISTED_CUSTOMERS) {
@@ -275,22 +271,22 @@ impl Report {
 
     /// Writes the summary line.
     fn write_summary(&self, text: &mut String) {
-        let outcome = if self.good { Outcome::Ok } else { Outcome::Failed };
+        let outcome = if self.passed { Outcome::Ok } else { Outcome::Failed };
         let style = outcome.style();
-        let _ = if self.good && self.is_offline {
+        let _ = if self.passed && self.is_offline {
             write!(text, "\n{style}the configuration is valid{style:#}")
-        } else if self.good {
+        } else if self.passed {
             write!(text, "\n{style}everything works{style:#}")
         } else if self.failed.is_empty() {
             write!(text, "\n{style}failed{style:#}")
         } else {
             write!(text, "\n{style}failed:{style:#} {}", self.failed.join(", "))
         };
-        if !self.not_tried.is_empty() {
-            let _ = write!(text, "; not tried: {}", self.not_tried.join(", "));
+        if !self.skipped.is_empty() {
+            let _ = write!(text, "; skipped: {}", self.skipped.join(", "));
         }
         if self.collectors.is_empty() && !self.is_offline {
-            text.push_str("; no collector was tried");
+            text.push_str("; no collector was polled");
         }
         let _ = write!(text, "; requests: {}", self.requests);
     }
@@ -404,12 +400,12 @@ mod tests {
                 ..Report::default()
             };
             report.conclude();
-            report.is_good()
+            report.passed()
         };
         assert!(is_good(Outcome::Ok) && is_good(Outcome::Off) && !is_good(Outcome::Failed));
         let mut empty = Report::default();
         empty.conclude();
-        assert!(!empty.is_good(), "a report without collectors is not good");
+        assert!(!empty.passed(), "a report without collectors is not good");
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Record {
         match known {
             None => CompletionCutoff(listed_at.map_or(Some(Timestamp::MAX), |at| Some(at.minus(FUTURE_TOLERANCE)))),
             Some(module) => {
-                let newest = module.history.newest_ended().and_then(Run::occurred_at);
+                let newest = module.history.latest_completed().and_then(Run::occurred_at);
                 let oldest = listed_at.map(|at| at.minus(MAX_COMPLETION_AGE));
                 CompletionCutoff(oldest.map(|oldest| newest.map_or(oldest, |newest| newest.min(oldest))))
             }

@@ -63,7 +63,7 @@ impl RenderedModule {
     }
 
     pub(super) fn latest_completed(&self) -> Option<&Run> {
-        self.module.history.newest_ended()
+        self.module.history.latest_completed()
     }
 
     /// Returns the history if the module creates restore points and has run.

@@ -55,22 +55,22 @@ pub(super) const SHAPE_NUMBERS: Shape<Product> = Shape {
         ),
         gauge(
             "elements_license_purchased_capacity_bytes",
-            "Purchased capacity in bytes",
+            "Purchased capacity",
             |product| product.bytes(product.purchased_capacity),
         ),
         gauge(
             "elements_license_used_capacity_bytes",
-            "Used capacity of a pooled subscription in bytes",
+            "Used capacity of a pooled subscription",
             |product| product.bytes(product.used_capacity),
         ),
         gauge(
             "elements_license_protected_capacity_bytes",
-            "Protected data in bytes",
+            "Protected data",
             |product| product.bytes(product.protected_capacity),
         ),
         gauge(
             "elements_license_consumed_storage_bytes",
-            "Consumed storage in bytes",
+            "Consumed storage",
             |product| product.bytes(product.consumed_storage),
         ),
         gauge(

@@ -58,7 +58,7 @@ fn run_in_progress_does_not_hide_the_previous_failure() {
     history.update(vec![run("b", Failed, 24, Some(25))]);
     history.update(vec![run("c", Running, 48, None)]);
     assert_eq!(history.newest().unwrap().status, Running);
-    assert_eq!(history.newest_ended().unwrap().status, Failed);
+    assert_eq!(history.latest_completed().unwrap().status, Failed);
     assert_eq!(history.last_success(), at(1));
     assert_eq!(history.consecutive_failures(), 1);
     assert!(history.newest().unwrap().is_in_progress());
@@ -87,7 +87,7 @@ fn undated(id: &str, status: JobStatus, seen: i64) -> Run {
 fn failure_without_a_time_is_dated_by_its_first_poll() {
     let mut history = History::default();
     history.update(vec![run("a", Finished, 0, Some(1)), undated("b", Failed, 10)]);
-    assert_eq!(history.newest_ended().unwrap().status, Failed);
+    assert_eq!(history.latest_completed().unwrap().status, Failed);
     assert_eq!(history.consecutive_failures(), 1);
     for seen in 11..14 {
         history.update(vec![undated("b", Failed, seen), undated("c", Canceled, seen)]);
@@ -104,7 +104,7 @@ fn failure_without_a_time_is_dated_by_its_first_poll() {
         run("d", Finished, 15, Some(16)),
     ]);
     assert_eq!(history.consecutive_failures(), 0);
-    assert_eq!(history.newest_ended().unwrap().status, Finished);
+    assert_eq!(history.latest_completed().unwrap().status, Finished);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn finished_run_without_an_end_has_the_age_of_its_start() {
     assert_eq!(history.last_restore_point(), at(5));
     assert_eq!(history.consecutive_failures(), 0);
     assert_eq!(
-        history.newest_ended().unwrap().end,
+        history.latest_completed().unwrap().end,
         None,
         "values that were not returned must be absent"
     );
@@ -136,7 +136,7 @@ fn older_run_that_is_listed_late_is_only_counted() {
         Finished,
         "the status must be the one in the current list"
     );
-    assert_eq!(history.newest_ended().unwrap().status, Failed);
+    assert_eq!(history.latest_completed().unwrap().status, Failed);
     assert_eq!(history.last_restore_point(), at(1));
     assert_eq!(history.consecutive_failures(), 1);
     assert_eq!(history.ended(), &BTreeMap::from([(Finished, 1), (Failed, 1)]));
@@ -251,7 +251,7 @@ fn retracted_success_is_no_longer_a_restore_point() {
     history.update(vec![run("b", Failed, 2, Some(3))]);
     assert_eq!(history.last_restore_point(), at(1));
     assert_eq!(history.consecutive_failures(), 1);
-    assert_eq!(history.newest_ended().unwrap().status, Failed);
+    assert_eq!(history.latest_completed().unwrap().status, Failed);
     assert_eq!(
         history.ended(),
         &BTreeMap::from([(Finished, 2)]),
@@ -270,7 +270,7 @@ fn placeholder_counts_only_if_nothing_else_is_listed() {
     history.update(vec![placeholder(JobStatus::Disabled)]);
     assert_eq!(history.newest().unwrap().status, JobStatus::Disabled);
     assert_eq!(
-        history.newest_ended().unwrap().status,
+        history.latest_completed().unwrap().status,
         Failed,
         "earlier runs must be kept"
     );

@@ -1,5 +1,5 @@
-//! Encodes runs as bytes, newest first, and decodes them. An end or id is encoded as the difference from the last end
-//! or id before it, which belongs to a newer run. Fields that a run lacks are omitted.
+//! Encodes runs as bytes, newest first, and decodes them. Each end time and each id is encoded relative to the previous
+//! one, which belongs to a newer run. Fields that a run lacks are omitted.
 //!
 //! | bytes | content |
 //! |---|---|

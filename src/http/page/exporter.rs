@@ -124,11 +124,11 @@ fn collectors(summary: &Summary) -> Markup {
     }
 }
 
-/// Returns the heading of a column that counts customers in a state. The column for failures counts polls instead,
+/// Returns the heading of a column that counts customers in a state. The heading for failures mentions the poll,
 /// because it is polls that fail, not customers.
 fn state_heading(state: State) -> String {
     match state {
-        State::Failed => "Failed polls".to_owned(),
+        State::Failed => "Last poll failed".to_owned(),
         state => capitalize(state.label()),
     }
 }

@@ -226,7 +226,7 @@ fn client_auth(field: &Field<'_>) -> Result<ClientAuth, Error> {
         ("RequireAnyClientCert", ClientAuth::RequireAny),
         ("VerifyClientCertIfGiven", ClientAuth::VerifyIfGiven),
         ("RequireAndVerifyClientCert", ClientAuth::RequireAndVerify),
-        // An older name for RequireAnyClientCert, which the toolkit still accepts.
+        // The toolkit still accepts this older name for RequireAnyClientCert.
         ("RequireClientCert", ClientAuth::RequireAny),
     ])
 }
@@ -375,7 +375,7 @@ fn header(name: &str, values: &[&str], field: &Field<'_>) -> Result<Option<(Head
         return Ok(None);
     }
     if !values.is_empty() && !values.contains(&value) {
-        return Err(field.invalid(format!("is not allowed; expected {}", values.join(", "))));
+        return Err(field.invalid(format!("is not allowed; expected {}", values.join(" or "))));
     }
     match (HeaderName::from_str(name), HeaderValue::from_str(value)) {
         (Ok(name), Ok(value)) => Ok(Some((name, value))),

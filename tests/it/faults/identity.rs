@@ -529,7 +529,7 @@ async fn clock_skew_is_reported() {
     })
     .await;
     let report = app::check(&config(&server.base, &[])).await.unwrap();
-    assert!(!report.is_good());
+    assert!(!report.passed());
     let report = report.text();
     assert!(
         report.contains("this machine's clock is ") && report.contains(" behind; correct it"),

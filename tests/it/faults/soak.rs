@@ -37,8 +37,8 @@ const GROWTH_MIB: u64 = 48;
 /// Maximum number of tasks for idle connections to the partner and from scrapers.
 const CONNECTION_TASKS: usize = 24;
 
-/// Time in seconds for which values are served after the last successful poll: shorter than the outages in a soak test,
-/// but longer than a cycle on a busy machine.
+/// Time in seconds for which values are served after the poll that returned them: shorter than the outages in a soak
+/// test, but longer than a cycle on a busy machine.
 const STALE_AFTER: f64 = 60.0;
 
 #[tokio::test]

@@ -55,7 +55,8 @@ pub fn environment(base: &str, extra_env: &[(&str, &str)]) -> Vec<(OsString, OsS
         ("ELEMENTS_API__TIMEOUT", "5m"),
         ("ELEMENTS_AUTH__CLIENT_ID", "demo"),
         ("ELEMENTS_AUTH__CLIENT_SECRET", "demo-secret"),
-        // The dates of fixtures and frozen worlds are in the past.
+        // The dates of fixtures and the simulator's clock are in the past, so by default all modules would count as
+        // abandoned.
         ("ELEMENTS_RPO__ABANDONED_AFTER", "100years"),
     ]);
     variables.extend(extra_env.iter().copied());

@@ -260,6 +260,7 @@ fn headers_match_the_exporter_toolkit() {
     );
     let error = |line: &str| error(&format!("http_server_config:\n  headers:\n    {line}\n"));
     assert!(error("X-Content-Type-Options: sniff").contains("\"sniff\" is not allowed; expected nosniff"));
+    assert!(error("X-Frame-Options: allow").contains("\"allow\" is not allowed; expected deny or sameorigin"));
     assert!(error("X-XSS-Protection: \"a\\nb\"").contains("expected one line"));
 }
 
