@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use regex::Regex;
@@ -279,8 +280,8 @@ impl Evaluation {
 
 /// Replaces the recorded state of the data with its rules, because the situations contain what these rules read.
 fn with_rules_of_the_state(expr: &str) -> String {
-    let recorded = rules::all();
-    let rule = |name: &str| &recorded.iter().find(|rule| rule.name == name).unwrap().expr;
+    static RULES: LazyLock<Vec<rules::Rule>> = LazyLock::new(rules::all);
+    let rule = |name: &str| &RULES.iter().find(|rule| rule.name == name).unwrap().expr;
     let mut expr = expr.to_owned();
     for name in ["fleet:elements_data:state", "fleet:elements_api_up:bool"] {
         let inlined = format!("({})", rule(name));
