@@ -283,7 +283,11 @@ fn with_rules_of_the_state(expr: &str) -> String {
     static RULES: LazyLock<Vec<rules::Rule>> = LazyLock::new(rules::all);
     let rule = |name: &str| &RULES.iter().find(|rule| rule.name == name).unwrap().expr;
     let mut expr = expr.to_owned();
-    for name in ["fleet:elements_data:state", "fleet:elements_api_up:bool"] {
+    for name in [
+        "fleet:elements_data:state",
+        "fleet:elements_api_up:bool",
+        "instance:elements_exporter_up:bool",
+    ] {
         let inlined = format!("({})", rule(name));
         expr = expr
             .replace(&format!(r#"{name}{{job=~"$job"}}"#), &inlined)

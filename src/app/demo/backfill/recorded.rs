@@ -62,9 +62,9 @@ const FAILING_WINDOW: f64 = 26.0 * 3600.0;
 /// Factor for rounding: the rules round ratios to millionths.
 const ROUNDING: f64 = 1e6;
 
-/// Seconds above which a run counts as long, if it has also taken more than six times as long as the previous run.
+/// Seconds above which a run counts as long, if it has also taken more than ten times as long as the previous run.
 const LONG: f64 = 43_200.0;
-const TIMES_LONGER: f64 = 6.0;
+const TIMES_LONGER: f64 = 10.0;
 
 const DAY: f64 = 86_400.0;
 
