@@ -30,7 +30,7 @@ pub use rows::{MAX_LIST_BYTES, MAX_LIST_ROWS};
 pub use crate::domain::Generation;
 use crate::domain::{counted, labelled};
 
-/// A client for one API version. Each collector matches on it to support both versions.
+/// A client for one API version. Collectors that support both versions match on it.
 #[derive(Clone, Debug)]
 pub enum Api {
     /// The API under `partner/…`, which the vendor plans to deprecate.
@@ -105,7 +105,7 @@ labelled! {
         TenantSeats => "tenant_seats",
         /// The users of a tenant.
         Users => "users",
-        /// Consent to a product's apps.
+        /// A tenant's consent to a product's apps.
         AppConsent => "app_consent",
         /// Signs of ransomware in a tenant.
         Ransomware => "ransomware",
@@ -124,8 +124,8 @@ impl std::fmt::Display for Endpoint {
 /// the requests for two pages, but this rarely happens in two consecutive fetches.
 const LIST_ATTEMPTS: usize = 2;
 
-/// Reports the number of rows in a list to the observer, and returns the rows. `request_id` is the id of the latest
-/// request. If `rows` is an error, that request failed.
+/// Reports the number of fetched rows to the observer, and returns the rows. If `rows` is an error, returns a failure
+/// that contains `request_id`, the id of the latest attempt.
 fn report_rows<R>(
     transport: &transport::Transport,
     endpoint: Endpoint,
@@ -142,13 +142,14 @@ fn report_rows<R>(
 
 /// Receives events about API requests. Implementations must return quickly and never block.
 pub trait Observer: std::fmt::Debug + Send + Sync {
-    /// An attempt ended with this status, or without a response (`None`).
+    /// An attempt ended with this status. `None` means that there was no response, or that the attempt timed out.
     fn request(&self, endpoint: Endpoint, status: Option<u16>, took: Duration);
     /// A request is about to be retried.
     fn retry(&self, endpoint: Endpoint);
     /// The API throttled a request.
     fn throttled(&self, endpoint: Endpoint);
-    /// A list, or a page of a chained list, contained this many rows. The default implementation does nothing.
+    /// This many rows were fetched, as a list, a page of a chained list, or an entity. The default implementation does
+    /// nothing.
     fn rows(&self, endpoint: Endpoint, rows: usize) {
         let _ = (endpoint, rows);
     }
@@ -194,7 +195,7 @@ pub const REASONS: &[&str] = &[
     "unavailable",
 ];
 
-/// Reason why a request did not return a complete response.
+/// Reason why a request failed, or why its response is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no token for the request.
@@ -203,7 +204,7 @@ pub enum Error {
     /// The permission that the request needs is missing.
     #[error("permission missing: {0}")]
     NotPermitted(&'static str),
-    /// The host name has no address.
+    /// The host name cannot be resolved.
     #[error("cannot resolve the host name")]
     Dns(#[source] reqwest::Error),
     /// The connection failed.
@@ -218,7 +219,7 @@ pub enum Error {
     /// An attempt took longer than `api.timeout`.
     #[error("no complete response within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// The connection broke, or the body ended early.
+    /// The connection broke, the body ended early, or the response is not valid HTTP.
     #[error("the connection broke before the response was complete")]
     Interrupted(#[source] reqwest::Error),
     /// A response body, or all pages of a list together, exceeded the size limit.
@@ -227,7 +228,7 @@ pub enum Error {
     /// The list exceeds the maximum number of rows.
     #[error("the list has more than {0} rows")]
     TooMany(usize),
-    /// The API returned an error status.
+    /// The API returned an error status or an unexpected status.
     #[error("status {0}")]
     Status(u16),
     /// The API returned a redirect. Redirects are never followed, because they could leak a token.
@@ -236,7 +237,7 @@ pub enum Error {
     /// The API throttled too many attempts.
     #[error("throttled")]
     Throttled,
-    /// The body does not match the vendor's reference.
+    /// The body does not match the vendor's reference, or it reports a failure.
     #[error("the response is not {0}")]
     Decode(&'static str),
     /// Some rows cannot be parsed. The others are used.
@@ -251,7 +252,7 @@ pub enum Error {
     /// An id in the response cannot be used in a URL path.
     #[error("the response contains an id that is not valid in a URL path")]
     UnusableId,
-    /// The host keeps failing, so only occasional probes are sent.
+    /// The endpoint keeps failing, so only occasional probes are sent to it.
     #[error("the API keeps failing; next attempt in {}", humantime::format_duration(*.0))]
     Unavailable(Duration),
 }
@@ -330,7 +331,7 @@ pub struct Failure {
     /// Cause of the failure.
     #[source]
     pub error: Error,
-    /// Id of the failed request, if its response contains one.
+    /// Id of the latest attempt, if its response contains one.
     pub request_id: Option<RequestId>,
 }
 

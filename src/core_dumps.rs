@@ -5,9 +5,10 @@ use std::io;
 /// Prevents core dumps of this process, and access to its memory by the user's other programs.
 ///
 /// A limit of zero prevents core files, and handlers such as systemd-coredump respect it. But if `kernel.core_pattern`
-/// is a program, the kernel passes the memory to it regardless of the limit. The process is therefore also made
-/// undumpable. As a result, only root and the process itself can read its memory and its environment, which may contain
-/// the secret. `/proc/PID` then belongs to root, but the files that provide the `process_*` metrics stay readable.
+/// names a program, the kernel passes the memory to this program regardless of the limit. The process is therefore also
+/// made undumpable. As a result, only root and the process itself can read its memory and its environment, which may
+/// contain the secret. `/proc/PID` then belongs to root, but the files that provide the `process_*` metrics stay
+/// readable.
 ///
 /// # Errors
 /// Returns an error if the system rejects a call, for example because of a system call filter. The other call is still

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Pause after the first line of a kind. Each later pause is twice as long as the one before it, up to [`MAX_PAUSE`].
 const INITIAL_PAUSE: Duration = Duration::from_secs(60);
 
-/// Longest pause: in a long outage, a line is logged once an hour.
+/// Longest pause: in a long outage, a line of each kind is logged once an hour.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Time at which each kind of failure may be logged again, by collector and reason. The map stays small, because there
@@ -40,8 +40,8 @@ impl LogThrottle {
         Some(std::mem::take(&mut entry.suppressed))
     }
 
-    /// Halves the future pauses of a collector after one of its targets has recovered. Current pauses are not
-    /// shortened.
+    /// Halves the next pause for each reason of a collector, but not below [`INITIAL_PAUSE`]. Current pauses are not
+    /// shortened. Called after a target of the collector has recovered.
     pub(crate) fn relax(&mut self, collector: &'static str) {
         for ((name, _), entry) in &mut self.0 {
             if *name == collector {

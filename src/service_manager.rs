@@ -30,7 +30,7 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Sends without blocking, so that a manager that does not read cannot delay startup or shutdown.
+/// Sends without blocking, so that a manager that does not read its socket cannot delay startup or shutdown.
 fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());

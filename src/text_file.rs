@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// UTF-8 byte order mark, which editors on Windows write at the start of a file. It is not part of the text.
+/// UTF-8 byte order mark, which some editors on Windows write at the start of a file. It is not part of the text.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reason why a file cannot be read.
@@ -18,7 +18,7 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// The file is a pipe, directory or device.
+    /// The path is a pipe, directory, device or socket.
     #[error("{0} is not a regular file; expected a file that can be reread")]
     NotRegular(PathBuf),
     /// The file is too large.
@@ -73,7 +73,7 @@ pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 /// Checks that a path is a regular file. The file is not opened, because opening a pipe blocks until it has a writer.
 ///
 /// # Errors
-/// Returns an error if the path is not a regular file, or does not exist.
+/// Returns an error if the path is not a regular file, does not exist, or is inaccessible.
 pub fn require_regular(path: &Path) -> Result<(), Error> {
     let metadata = fs::metadata(path).map_err(|source| unreadable(path, source))?;
     if !metadata.is_file() {

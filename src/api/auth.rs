@@ -35,7 +35,8 @@ const RENEWAL_FRACTION: f64 = 0.8;
 /// for two requests to time out one after the other with the default timeout.
 const RENEWAL_LEAD: Duration = Duration::from_secs(60);
 
-/// A token that expires within this time is not sent, because it could expire before the request arrives.
+/// A token that expires within this time is not sent, because it could expire before the request arrives. The margin is
+/// at most a quarter of the token's lifetime.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 
 /// Minimum age at which a token is renewed, unless [`RENEWAL_FRACTION`] of its lifetime is shorter.
@@ -158,8 +159,8 @@ impl TokenSource {
         }
     }
 
-    /// Copies the tokens, denials and pause of an earlier source with the same identity, so that a reload neither
-    /// discards valid tokens nor ends a pause.
+    /// Copies the tokens, denials and pause of an earlier source with the same client id, credential and token URL, so
+    /// that a reload neither discards valid tokens nor ends a pause.
     pub fn carry_over(&self, earlier: &Self) {
         let state = lock(&earlier.state).clone();
         *lock(&self.state) = state;
@@ -218,7 +219,7 @@ impl TokenSource {
         }
     }
 
-    /// Returns whether the latest token request succeeded, or `None` before the first request.
+    /// Returns whether the latest fetch of tokens succeeded and any scope is granted, or `None` before the first fetch.
     pub fn newest_attempt_succeeded(&self) -> Option<bool> {
         lock(&self.state).newest_attempt_succeeded
     }
@@ -232,7 +233,7 @@ impl TokenSource {
             .min()
     }
 
-    /// Returns the expiry of the certificate, in seconds since the epoch, or `None` for a secret.
+    /// Returns the expiry of the certificate, as Unix time, or `None` for a secret.
     pub fn credential_expiry(&self) -> Option<i64> {
         self.credential.expires()
     }

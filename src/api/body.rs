@@ -13,7 +13,8 @@ const ESCAPE_BYTES: usize = 6;
 /// U+FFFD, because the parser would reject a row that contains them.
 ///
 /// # Errors
-/// Returns an error if the JSON is nested too deeply. The parser does not check the depth of members that it skips.
+/// Returns an error if the JSON is nested too deeply. The parser itself does not check the depth of members that it
+/// skips.
 pub(super) fn json(body: &mut [u8]) -> Result<&[u8], Error> {
     replace_lone_surrogates(body);
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii();
@@ -30,8 +31,8 @@ enum Surrogate {
     Low,
 }
 
-/// Overwrites each lone surrogate, whether escaped or encoded in UTF-8, with U+FFFD in the same form. Both forms of
-/// U+FFFD are as long as the surrogate that they replace.
+/// Overwrites each lone escaped surrogate, and each surrogate encoded in UTF-8, with U+FFFD in the same form. In either
+/// form, U+FFFD is as long as the surrogate that it replaces.
 fn replace_lone_surrogates(body: &mut [u8]) {
     let mut at = 0;
     let is_suspect = |byte: &u8| matches!(byte, b'\\' | 0xed);

@@ -1,5 +1,5 @@
 //! Selects the API version. In `auto` mode, selects v3 if the registration has the v3 permission for customers, and v1
-//! otherwise.
+//! if it has only the v1 permission.
 
 use std::sync::OnceLock;
 

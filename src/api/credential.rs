@@ -90,7 +90,7 @@ impl Credential {
     ///
     /// # Errors
     ///
-    /// Returns an error if the certificate and key cannot be used for signing. Each error message suggests a remedy.
+    /// Returns an error if a file cannot be read, or if the certificate and key cannot be used for signing.
     pub fn certificate(
         file: &Path,
         private_key: Option<&Path>,
@@ -125,8 +125,7 @@ impl Credential {
         }
     }
 
-    /// Returns the expiry of the most recently used certificate, in seconds since 1970. The expiry of a secret is
-    /// unknown.
+    /// Returns the expiry of the most recently used certificate, as Unix time. The expiry of a secret is unknown.
     pub fn expires(&self) -> Option<i64> {
         match self {
             Self::Secret(_) => None,
@@ -134,8 +133,8 @@ impl Credential {
         }
     }
 
-    /// Returns a fingerprint of the files that [`proof`](Self::proof) would read now. Callers that back off after
-    /// `invalid_client` compare fingerprints to detect a changed file. Returns `None` if the secret is not in a file.
+    /// Returns a fingerprint of the files that [`proof`](Self::proof) would read now. Callers that back off after a
+    /// failure compare fingerprints to detect a changed file. Returns `None` if the secret is not in a file.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
             Self::Secret(source) => Some(Fingerprint::of_files([source.file()?])),

@@ -57,8 +57,9 @@ impl<'a> Envelope<'a> {
     /// Parses an object. `list` is the name of the member that contains the rows.
     ///
     /// # Errors
-    /// Returns an error if the body is not an object, or if the object contains this member twice or with a value that
-    /// is not a list, contains invalid paging details, or reports a failure. A missing list is not an error.
+    /// Returns an error if the body is not an object, contains invalid paging details, or reports a failure. Also
+    /// returns an error if the member with the rows is repeated or is not a list. A missing or `null` list is not an
+    /// error.
     pub(super) fn read(body: &'a [u8], list: &'static str) -> Result<Self, Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let read = EnvelopeVisitor { list }.deserialize(&mut deserializer);
@@ -182,10 +183,10 @@ const SUCCESSES: [&str; 2] = ["isSuccess", "success"];
 
 /// Returns whether a member reports a failure in a response with status 200.
 ///
-/// An error member reports a failure unless its value is `null`, `false`, 0, an empty list, an absent value such as
-/// `"N/A"`, or one of these as text. An empty object is not a failure in `errors`, which maps fields to errors, but is
-/// a failure in `error`, because a JavaScript `Error` serializes to `{}`. A success member reports a failure if it is
-/// false in any spelling.
+/// An error member reports a failure unless its value is an empty list, is absent (such as `null`, `"N/A"` or
+/// `"none"`), or is false in any spelling (such as `false`, `"no"` or 0). An empty object is not a failure in `errors`,
+/// which maps fields to errors, but is a failure in `error`, because a JavaScript `Error` serializes to `{}`. A success
+/// member reports a failure if it is false in any spelling.
 fn reports_failure(name: &str, json: &RawValue) -> bool {
     if is_any(name, &SUCCESSES) {
         return is_false(json);
@@ -254,7 +255,7 @@ fn number(json: &RawValue) -> Result<Option<usize>, &'static str> {
         .ok_or("a number that is not a count")
 }
 
-/// Parses an integer, including the form `150.0` that some serializers write.
+/// Parses a non-negative integer, including forms such as `150.0` that some serializers write.
 fn integer(text: &str) -> Option<usize> {
     let number: f64 = text.parse().ok()?;
     let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);

@@ -12,8 +12,7 @@ use url::Url;
 use super::{Error, rate_limiter};
 use crate::error_chain::sources;
 
-/// Maximum connect timeout, even if `api.timeout` is longer. A host that has not responded to a SYN within this time is
-/// unlikely to respond.
+/// Maximum connect timeout, even if `api.timeout` is longer. A connection that takes longer is unlikely to succeed.
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of idle connections per host.
@@ -74,7 +73,7 @@ pub(super) fn client_builder(
 }
 
 /// Returns the pause that a response requests. If `Retry-After` is a date, it is compared with the `Date` header of the
-/// response, so clock skew does not matter. Without a `Date` header, it is compared with the local clock.
+/// response, so clock skew does not matter. Without a valid `Date` header, it is compared with the local clock.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok();
     let local_time = unix_now();

@@ -24,7 +24,7 @@ pub struct ProbeResult {
     pub took: Duration,
     /// Seconds by which the host's clock is ahead of this machine's, if the response contains a date.
     pub skew: Option<i64>,
-    /// Expiry of the host's certificate, in seconds since the epoch, if the host has one.
+    /// Expiry of the host's certificate, as Unix time, if the host has one.
     pub certificate_expiry: Option<i64>,
 }
 
@@ -88,7 +88,7 @@ pub async fn probe(
     })
 }
 
-/// Returns `notAfter` of a DER certificate, in Unix seconds.
+/// Returns `notAfter` of a DER certificate, as Unix time.
 fn certificate_expiry(certificate: &[u8]) -> Option<i64> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(certificate.validity().not_after.timestamp())

@@ -44,8 +44,8 @@ const DECREASE_SPACING: Duration = Duration::from_secs(1);
 /// Minimum burst after an idle period, so that a late timer does not reduce throughput.
 const MIN_BURST: f64 = 2.0;
 
-/// Burst size at high rates: the number of requests that the current rate allows in this many seconds. At such rates,
-/// several requests are due within the timer's resolution of a millisecond.
+/// Burst size at rates above 20 requests per second: the number of requests that the rate allows in this many seconds.
+/// At such rates, more than [`MIN_BURST`] requests may be due when a late timer fires.
 const BURST_SECONDS: f64 = 0.1;
 
 /// Tolerance for waits that are rounded to whole nanoseconds. With it, a request is always admitted after its wait.
@@ -58,7 +58,7 @@ const MIN_OUTAGE: Duration = breaker::INITIAL_OPEN_TIME;
 /// for every ten first attempts.
 const RETRY_BUDGET_PER_REQUEST: f64 = 1.0 / 11.0;
 
-/// Maximum and initial retry budget: enough for each collector to retry one or two requests after a connection reset.
+/// Maximum and initial retry budget: enough for most collectors to retry one request after a connection reset.
 const MAX_RETRY_BUDGET: f64 = 10.0;
 
 /// Maximum delay of the first retry. It doubles with each further retry.
@@ -111,8 +111,9 @@ pub enum Admission {
 /// Rate limiter for all requests to one host.
 ///
 /// When the host throttles a request, all requests pause and the rate decreases by 30 %. Successful requests increase
-/// the rate again: quickly at first, and slowly near the rate at which the host throttled the request. After repeated
-/// failures of an endpoint, only occasional probes are sent to it; other endpoints are not affected.
+/// the rate again: quickly at first, and slowly near the rate at which the host throttled the request. If several
+/// resources of an endpoint fail in succession, only occasional probes are sent to this endpoint. Other endpoints are
+/// not affected.
 #[derive(Debug)]
 pub struct RateLimiter {
     limits: RequestLimits,
@@ -140,10 +141,9 @@ struct EndpointState {
 
 impl EndpointState {
     fn without_requests(&self) -> Self {
-        Self {
-            breaker: self.breaker.clone(),
-            in_flight: 0,
-        }
+        let mut breaker = self.breaker.clone();
+        breaker.abandon_probe();
+        Self { breaker, in_flight: 0 }
     }
 }
 
@@ -275,7 +275,7 @@ impl RateLimiter {
         next
     }
 
-    /// Reports that the host failed: it was unreachable, did not respond in time, or returned status 5xx.
+    /// Reports that the host failed. For example, it was unreachable, did not respond in time, or returned status 5xx.
     pub fn failed(&mut self, now: Duration, resource: Resource, random: f64) {
         self.failed_since_response.insert(resource.endpoint);
         self.endpoint_state(resource)
@@ -294,7 +294,8 @@ impl RateLimiter {
     }
 
     /// Returns whether a failed request may be retried, or its poll repeated early. If so, reduces the retry budget by
-    /// one. Returns false while the endpoint is down. The retry itself must be admitted like any other request.
+    /// one. Returns false while the breaker rejects requests to the endpoint. The retry itself must be admitted like
+    /// any other request.
     pub fn may_retry(&mut self, now: Duration, resource: Resource) -> bool {
         let is_up = !matches!(self.endpoint_state(resource).breaker.check(now), Decision::Reject(_));
         let is_granted = is_up && self.retry_budget >= 1.0 - TOKEN_TOLERANCE;

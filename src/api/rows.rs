@@ -61,7 +61,7 @@ impl Rows {
     }
 }
 
-/// A JSON list, with each row as raw JSON. If the list is too long, its rows are not stored.
+/// A JSON list, with each row as raw JSON. If the list is too long, its rows are discarded.
 #[derive(Debug)]
 pub(super) enum Page<'a> {
     /// All rows of the list.

@@ -1,4 +1,4 @@
-//! Sends API requests. Each request is authorized and rate-limited, has a timeout and a maximum response size, and does
+//! Sends API requests. Each attempt is authorized and rate-limited, has a timeout and a maximum response size, and does
 //! not follow redirects.
 
 use std::fmt;
@@ -183,25 +183,22 @@ impl Transport {
             let token = self.token_to_send(call.scope).await?;
             let started = Instant::now();
             let outcome = self.attempt(call, token.expose(), request_id).await;
+            // Before the slot is released: a probe that is released without an outcome counts as cancelled.
+            self.report(resource, &outcome);
             drop(slot);
             self.0
                 .observer
                 .request(call.endpoint, outcome.status(), started.elapsed());
             let error = match outcome {
-                Outcome::Success(_, body) => {
-                    lock(&self.0.limiter).succeeded(self.now(), resource);
-                    return Ok(body);
-                }
+                Outcome::Success(_, body) => return Ok(body),
                 // A token can be revoked before it expires: request a new token and retry once.
                 Outcome::Unauthorized if !has_new_token && self.0.tokens.reject(&token) => {
-                    lock(&self.0.limiter).succeeded(self.now(), resource);
                     has_new_token = true;
                     self.0.observer.retry(call.endpoint);
                     continue;
                 }
                 Outcome::Unauthorized => Error::Status(401),
-                Outcome::Throttled { wait, .. } => {
-                    lock(&self.0.limiter).throttled(self.now(), resource, wait);
+                Outcome::Throttled { .. } => {
                     self.0.observer.throttled(call.endpoint);
                     throttles += 1;
                     if throttles > MAX_THROTTLES {
@@ -212,25 +209,26 @@ impl Transport {
                 }
                 Outcome::Failed(_, error) => error,
             };
-            if !error.is_transient() {
-                if matches!(error, Error::Status(_) | Error::Redirect(_)) {
-                    lock(&self.0.limiter).succeeded(self.now(), resource);
-                } else {
-                    lock(&self.0.limiter).failed(self.now(), resource, fastrand::f64());
-                }
-                return Err(error);
-            }
-            let may_retry = {
-                let mut limiter = lock(&self.0.limiter);
-                limiter.failed(self.now(), resource, fastrand::f64());
-                retries < MAX_RETRIES && limiter.may_retry(self.now(), resource)
-            };
-            if !may_retry {
+            let has_budget = || lock(&self.0.limiter).may_retry(self.now(), resource);
+            if !error.is_transient() || retries >= MAX_RETRIES || !has_budget() {
                 return Err(error);
             }
             tokio::time::sleep(rate_limiter::backoff(retries, fastrand::f64())).await;
             retries += 1;
             self.0.observer.retry(call.endpoint);
+        }
+    }
+
+    /// Reports the outcome of an attempt to the rate limiter.
+    fn report(&self, resource: Resource, outcome: &Outcome) {
+        let (now, mut limiter) = (self.now(), lock(&self.0.limiter));
+        match outcome {
+            Outcome::Success(..) | Outcome::Unauthorized => limiter.succeeded(now, resource),
+            Outcome::Throttled { wait, .. } => limiter.throttled(now, resource, *wait),
+            Outcome::Failed(_, error @ (Error::Status(_) | Error::Redirect(_))) if !error.is_transient() => {
+                limiter.succeeded(now, resource);
+            }
+            Outcome::Failed(..) => limiter.failed(now, resource, fastrand::f64()),
         }
     }
 

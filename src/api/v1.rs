@@ -61,8 +61,8 @@ impl Client {
     /// Fetches all pages of a list and returns their rows.
     ///
     /// # Errors
-    /// Returns the first error, or [`Error::Incomplete`] if pages repeat, or if a page states a total that exceeds the
-    /// number of fetched rows.
+    /// Returns the first error, or [`Error::Incomplete`] if pages or rows are repeated, or if a page states a total
+    /// that exceeds the number of fetched rows.
     pub async fn fetch_list(
         &self,
         endpoint: Endpoint,

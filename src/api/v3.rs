@@ -1,4 +1,5 @@
-//! Client for API v3. Filters are in the request body, rows are in the member `data`, and pages are numbered.
+//! Client for API v3. Filters are in the request body, rows are in the member `data`, and pages are numbered or
+//! chained.
 
 mod chained;
 
@@ -95,7 +96,8 @@ impl Client {
     /// Fetches all pages of a list and returns their rows.
     ///
     /// # Errors
-    /// Returns the first error, or [`Error::Incomplete`] if pages repeat or the number of rows differs from the total.
+    /// Returns the first error, or [`Error::Incomplete`] if pages or rows are repeated, or if the number of rows
+    /// differs from the total.
     pub async fn fetch_list(&self, list: List<'_>) -> Result<Vec<Box<RawValue>>, Failure> {
         let mut request_id = None;
         let rows = self.fetch_complete_list(&list, &mut request_id).await;
@@ -122,8 +124,8 @@ impl Client {
             // fetches of the list repeat the same rows, the list itself contains them twice.
             let matches_total = fetched.total.is_none_or(|total| total == fetched.row_count);
             let is_confirmed = matches_total && before.as_ref() == Some(fetched.identities(list));
-            // If there is a total, repeated rows that may have moved by one position in both fetches do not count as
-            // duplicates.
+            // In a list with a key and a total, repeated rows that may have moved by one position in both fetches do
+            // not count as duplicates.
             let may_have_moved = fetched.overlaps && list.key.is_some() && fetched.total.is_some();
             let has_duplicate_rows = is_confirmed && !may_have_moved;
             let has_all_rows = match fetched.total {
@@ -311,7 +313,7 @@ struct Page<'a> {
     size: Option<usize>,
     /// Whether `metadata` has any members.
     is_paged: bool,
-    /// Whether the response links to another page. The link itself is not used, because API v3 numbers its pages.
+    /// Whether the response links to another page. The link itself is not used, because the pages are numbered.
     has_link: bool,
 }
 

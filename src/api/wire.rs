@@ -59,8 +59,8 @@ impl<'a> Row<'a> {
         rows.ok()
     }
 
-    /// Returns whether the row has any of these fields. An object without them, such as an error, is not a row of the
-    /// expected kind.
+    /// Returns whether any of these fields is present and not `null`. An object without them, such as an error, is not
+    /// a row of the expected kind.
     pub fn has_any(&self, names: Names) -> bool {
         self.candidates(names).next().is_some()
     }
@@ -154,7 +154,7 @@ impl<'a> Row<'a> {
         self.parse(names, domain::flag)
     }
 
-    /// Parses the status of a job or scan. Unknown values are counted.
+    /// Parses the status of a job run or scan. Unknown values are counted.
     pub fn job_status(&self, names: Names) -> Option<JobStatusWord> {
         let text = self.text(names)?;
         let status = domain::job_status(&text)?;
@@ -164,7 +164,8 @@ impl<'a> Row<'a> {
         Some(status)
     }
 
-    /// Parses a number or word, and returns its name in the vendor's reference. Unknown values are counted.
+    /// Parses a number or word, and returns its name. Values that are missing from the vendor's reference are counted
+    /// as unknown.
     pub fn named(&self, names: Names, read: fn(&str) -> Option<Named>) -> Option<Cow<'static, str>> {
         let text = self.text(names)?;
         let named = read(&domain::truncate(&text))?;
@@ -293,7 +294,7 @@ fn masked(value: &str) -> String {
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The fields of an object in order, as raw JSON. Unlike a derived struct, this type accepts duplicate names. Unlike a
-/// map, it does not decode unused fields.
+/// map of parsed values, it does not decode unused fields.
 pub(super) struct Object<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {

@@ -6,10 +6,11 @@ use crate::api::credential::CredentialError;
 
 /// First and longest pause if the endpoint rejects the registration, or if the credential cannot be used. A wrong
 /// secret does not become valid within seconds, and frequent failed requests can make the identity provider lock the
-/// account.
+/// registration.
 const REJECTED_BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
 
-/// First and longest pause after all other failures, such as an unreachable token endpoint or an invalid response.
+/// First and longest pause after any other failure, such as an unreachable token endpoint or an invalid response. If
+/// the endpoint requests a longer pause, that pause applies.
 const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// A clock skew above this value is mentioned in errors as a possible cause. Assertions are valid from one minute
@@ -39,7 +40,7 @@ pub enum Error {
     /// The client id, secret or certificate was rejected.
     #[error("the token endpoint rejected the client id, secret or certificate ({code}){}", skew_hint(*skew))]
     InvalidClient {
-        /// The error code in the response.
+        /// The error code in the response, or a placeholder if the code is invalid.
         code: String,
         /// Seconds by which the server's clock is ahead of this machine's, if the response contains a date.
         skew: Option<i64>,
@@ -50,13 +51,14 @@ pub enum Error {
     /// The token endpoint did not respond completely.
     #[error("no complete response from the token endpoint")]
     Unreachable(#[source] Box<crate::api::Error>),
-    /// The token endpoint throttled the request. The value is the requested pause, if any.
+    /// The token endpoint returned status 429, or status 503 with `Retry-After`. The value is the requested pause, if
+    /// any.
     #[error("the token endpoint throttled the request")]
     Throttled(Option<Duration>),
     /// The token endpoint returned an error status unrelated to the credential.
     #[error("the token endpoint returned status {0}")]
     Status(u16),
-    /// The response contains no token.
+    /// The response contains no valid token.
     #[error("the token response contains no token")]
     Malformed,
 }

@@ -16,7 +16,7 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 /// Maximum lifetime of a token. Longer lifetimes are reduced to this value.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// OAuth error codes that report a server problem.
+/// OAuth error codes that report a temporary problem unrelated to the credential.
 pub(super) const TEMPORARY_CODES: [&str; 3] = ["server_error", "temporarily_unavailable", "slow_down"];
 
 /// Parses a response. Returns `None` if the endpoint rejected the scopes.
@@ -80,8 +80,8 @@ pub(super) struct TokenResponse {
 }
 
 impl TokenResponse {
-    /// Returns the token's lifetime: `expires_in` if it is a number or a numeric string of at least 1, otherwise
-    /// [`DEFAULT_LIFETIME`].
+    /// Returns the token's lifetime, at most [`MAX_LIFETIME`]: `expires_in` if it is a number or a numeric string of at
+    /// least 1, and [`DEFAULT_LIFETIME`] otherwise.
     pub(super) fn lifetime(&self) -> Duration {
         let text = self.expires_in.as_ref().map(|json| json.get().trim_matches('"').trim());
         let seconds = text.and_then(|text| text.parse::<f64>().ok());

@@ -20,8 +20,7 @@ use crate::text_file;
 /// The object identifier `rsaEncryption` (RFC 8017, appendix C).
 const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 
-/// Header of a key that an OpenSSL version before 1.0 encrypted with a digest of the password (RFC 1421, section
-/// 4.6.1.1).
+/// Header of an encrypted key in OpenSSL's traditional format (RFC 1421, section 4.6.1.1).
 const LEGACY_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 
 /// RSA keys below 2048 bits are not secure, and `ring` does not sign with keys above 4096 bits.
@@ -45,7 +44,7 @@ impl Identity {
         &self.thumbprint
     }
 
-    /// Returns the expiry of the certificate, in seconds since 1970.
+    /// Returns the expiry of the certificate, as Unix time.
     pub(super) fn expires(&self) -> i64 {
         self.expires
     }

@@ -77,7 +77,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// Allows another probe if the last probe was cancelled without an outcome. Called when no request is in flight.
+    /// Allows another probe if the last probe was cancelled without an outcome. Called when no request to the endpoint
+    /// is in flight.
     pub(super) fn abandon_probe(&mut self) {
         if let State::Probing { open_time } = self.state {
             let until = Duration::ZERO;

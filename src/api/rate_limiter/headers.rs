@@ -19,8 +19,8 @@ const DATE_FORMATS: [&str; 3] = [
 const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
 
 /// Returns the pause requested by a `Retry-After` header, at most [`MAX_PAUSE`]. A date is compared with `now_unix`,
-/// which should be the Unix time in the response's own `Date` header. A past date means no pause. Returns `None` for
-/// any other value, such as a negative number.
+/// which should be the Unix time in the response's own `Date` header. A past date means no pause. Returns `None` if the
+/// header is missing or has any other value, such as a negative number.
 pub fn retry_after(header: Option<&str>, now_unix: i64) -> Option<Duration> {
     let text = header?.trim();
     let seconds = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -15,12 +15,12 @@ const FLOOR: f64 = 0.1;
 /// Factor applied to the rate when the host throttles a request.
 const THROTTLE_FACTOR: f64 = 0.7;
 
-/// Factor applied to the rate after an outage, when all clients return at once to a host that has just started.
+/// Factor applied to the rate after an outage, when all clients return at once to a host that has just recovered.
 const OUTAGE_FACTOR: f64 = 0.1;
 
 /// Time, in seconds, after which a fully used rate returns to the last limit. The curve is nearly flat around the limit
 /// and then becomes steeper: it reaches almost five times the limit after five minutes. Exceeding the limit causes a
-/// pause, so this time must not be short: under a constant limit, the rate exceeds the limit about every 90 seconds.
+/// pause, so this time must not be short. Under a constant limit, the rate exceeds the limit about every 90 seconds.
 const RECOVERY_SECONDS: f64 = 90.0;
 
 /// Requests per second, between a floor and a ceiling.
@@ -56,8 +56,8 @@ impl Rate {
     }
 
     /// Reports a successful request, and increases the rate. Each success moves the rate along the curve by the
-    /// interval between two requests at the current rate, so the rate hardly grows while few requests are sent. This
-    /// step is never longer than the time since the previous success, so simultaneous successes increase the rate
+    /// interval between two requests at the current rate. The rate therefore hardly grows while few requests are sent.
+    /// This step is never longer than the time since the previous success, so simultaneous successes increase the rate
     /// once.
     pub(super) fn increase(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.credited_at).as_secs_f64();
@@ -74,8 +74,8 @@ impl Rate {
         self.begin_recovery(now);
     }
 
-    /// Reports that the host recovered from an outage, and decreases the rate. The last limit is not lowered, because
-    /// an outage says nothing about the limit.
+    /// Reports that the host recovered from an outage, and decreases the rate. The last limit is kept, up to the
+    /// ceiling, because an outage says nothing about the limit.
     pub(super) fn restart(&mut self, now: Duration) {
         let rate = self.per_second();
         self.reduced = (rate * OUTAGE_FACTOR).max(self.floor());

@@ -74,7 +74,7 @@ impl Host {
 struct Request {
     at: Duration,
     response: Response,
-    /// The rate limit at that time.
+    /// The rate limiter's rate at that time.
     rate: f64,
 }
 
@@ -89,8 +89,8 @@ impl Lcg {
 }
 
 /// Creates `demand` new requests per second until `end`, and sends each as soon as the rate limiter admits it. A
-/// request is retried up to three times, if the rate limiter allows it. Rejected requests are dropped, like failed
-/// polls.
+/// request is retried up to three times, if the rate limiter allows it. Requests that the rate limiter rejects are
+/// dropped. Returns the requests that the host received.
 fn run(ceiling: f64, demand: f64, host: &mut Host, end: Duration) -> Vec<Request> {
     let mut limiter = RateLimiter::new(RequestLimits {
         requests_per_second: ceiling,
@@ -240,7 +240,7 @@ fn few_requests_are_sent_during_an_outage() {
     let healthy = between(&received, Duration::ZERO..HOUR).count();
     let down = between(&received, HOUR..2 * HOUR).count();
     assert!(healthy > 14_000, "{healthy}");
-    // With open times of 60 to 75 s, this is the number of probes in an hour plus the failures that opened the breaker.
+    // The range covers the probes in an hour, with open times of 60 to 75 s, and the failures that opened the breaker.
     assert!((48..=80).contains(&down), "{down}");
 }
 
@@ -314,9 +314,9 @@ impl Law for Aimd {
     }
 }
 
-/// Sends requests for up to two hours, at the rate that a law sets. The host lifts its limit after the first hour.
-/// Returns the fraction of the limit that was used in the first hour, and how long the rate then takes to exceed 45,
-/// which is close to its ceiling of 50.
+/// Sends requests for up to two hours, at the rate that a law sets, and waits for `pause` after each throttled request.
+/// The host lifts its limit after the first hour. Returns the fraction of the limit that was used in the first hour,
+/// and how long the rate then takes to exceed 45, which is close to its ceiling of 50.
 fn follow(law: &mut dyn Law, pause: Duration) -> (f64, Duration) {
     let mut host = Host::limited(10.0, 10.0, None);
     host.limit_ends_at = HOUR;

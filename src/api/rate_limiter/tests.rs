@@ -5,7 +5,7 @@ use crate::api::Endpoint;
 
 const RANDOM: f64 = 0.5;
 
-/// Returns the resource for a customer's jobs.
+/// Returns the resource for a customer's job runs.
 fn jobs(customer: u32) -> Resource {
     Resource::new(Endpoint::Jobs, &customer.to_string())
 }
@@ -46,7 +46,7 @@ fn request(limiter: &mut RateLimiter, now: Duration, outcome: impl FnOnce(&mut R
     now
 }
 
-/// Reports a failed job request for each of five customers.
+/// Reports a failed request for the job runs of each of five customers.
 fn fail_five_customers(limiter: &mut RateLimiter, now: Duration) {
     for customer in 0..5 {
         limiter.failed(now, jobs(customer), RANDOM);

@@ -14,7 +14,7 @@ use elements_exporter::api::credential::Credential;
 use elements_exporter::api::exchange::http_client;
 use elements_exporter::api::rate_limiter::RequestLimits;
 use elements_exporter::api::transport::{Transport, TransportSettings};
-use elements_exporter::api::{Endpoint, Generation, Observer, auth, v3};
+use elements_exporter::api::{Endpoint, Error, Generation, Observer, auth, v3};
 use elements_exporter::collector::{CollectorId, CollectorSettings, PerCollector, Plan, Target};
 use elements_exporter::domain::{CustomerFilter, CustomerId, GenerationChoice};
 use elements_exporter::health::Health;
@@ -88,24 +88,9 @@ impl Observer for Tripwire {
     }
 }
 
-/// Polls jobs, and calls `trip` within each poll of the customer with the id `tripping`.
-fn start_poll_loop(partner: &Partner, tripping: &str, trip: impl Fn() + Send + Sync + 'static) -> PollLoop {
+/// Returns a transport to the partner's API that sends up to four requests at a time.
+fn transport(partner: &Partner, observer: Arc<dyn Observer>) -> Transport {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let rows: Vec<_> = (0..TRIPPING_ROWS)
-        .map(|n| json!({"jobType": 7, "jobModule": 303, "status": 2, "jobId": n.to_string()}))
-        .collect();
-    partner.handle.set_faults(vec![Fault::new(
-        &JOBS_V3.replace('*', tripping),
-        FaultKind::WrongBody {
-            content_type: "application/json".to_owned(),
-            body: json!({"data": rows}).to_string(),
-        },
-    )]);
-    let health = Arc::new(Health::new());
-    let observer: Arc<dyn Observer> = Arc::new(Tripwire {
-        health: Arc::clone(&health),
-        trip: Box::new(trip),
-    });
     let client = http_client(TIMEOUT, None, &[]).unwrap();
     let tokens = TokenSource::new(
         client.clone(),
@@ -124,7 +109,27 @@ fn start_poll_loop(partner: &Partner, tripping: &str, trip: impl Fn() + Send + S
             max_concurrency: 4,
         },
     };
-    let transport = Transport::new(client, Arc::new(tokens), settings, observer, None);
+    Transport::new(client, Arc::new(tokens), settings, observer, None)
+}
+
+/// Polls jobs, and calls `trip` within each poll of the customer with the id `tripping`.
+fn start_poll_loop(partner: &Partner, tripping: &str, trip: impl Fn() + Send + Sync + 'static) -> PollLoop {
+    let rows: Vec<_> = (0..TRIPPING_ROWS)
+        .map(|n| json!({"jobType": 7, "jobModule": 303, "status": 2, "jobId": n.to_string()}))
+        .collect();
+    partner.handle.set_faults(vec![Fault::new(
+        &JOBS_V3.replace('*', tripping),
+        FaultKind::WrongBody {
+            content_type: "application/json".to_owned(),
+            body: json!({"data": rows}).to_string(),
+        },
+    )]);
+    let health = Arc::new(Health::new());
+    let observer: Arc<dyn Observer> = Arc::new(Tripwire {
+        health: Arc::clone(&health),
+        trip: Box::new(trip),
+    });
+    let transport = transport(partner, observer);
     let plans = PerCollector::from_fn(|collector| Plan {
         enabled: [CollectorId::CUSTOMERS, CollectorId::JOBS].contains(&collector),
         interval: Duration::from_secs(1),
@@ -577,4 +582,44 @@ async fn too_few_descriptors_at_startup_are_an_error() {
         );
         assert!(!output.stderr.contains("panicked"), "{descriptors}: {}", output.stderr);
     }
+}
+
+#[tokio::test]
+async fn failed_probe_doubles_the_time_without_requests() {
+    let partner = start(frozen_partner(8)).await;
+    partner
+        .handle
+        .set_faults(vec![Fault::new(JOBS_V3, FaultKind::Status { code: 500, body: None })]);
+    let client = v3::Client::new(transport(&partner, Arc::new(Health::new())));
+    let fetch = async |id: &str| {
+        let list = v3::List {
+            endpoint: Endpoint::Jobs,
+            scope: v3::scope::JOBS,
+            path: &["customers", id, "avpt-products", "jobs", "batch"],
+            filter: Some("{}"),
+            key: None,
+        };
+        client.fetch_list(list).await.unwrap_err().error
+    };
+    let ids = ids(&partner);
+    let mut pauses = Vec::new();
+    // The breaker opens, a probe fails, and the breaker opens again.
+    for id in ids.iter().cycle().take(40) {
+        match (fetch(id).await, pauses.len()) {
+            (Error::Unavailable(pause), 0) => {
+                pauses.push(pause);
+                tokio::time::sleep(pause).await;
+            }
+            (Error::Unavailable(pause), _) => {
+                pauses.push(pause);
+                break;
+            }
+            _ => {}
+        }
+    }
+    let probed = partner.handle.requests().len();
+    assert!(
+        pauses[1] > pauses[0] + Duration::from_secs(1),
+        "{pauses:?} after {probed} requests"
+    );
 }

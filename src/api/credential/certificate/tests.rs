@@ -152,7 +152,7 @@ fn debug_output_has_no_password_or_key() {
     assert!(!shown.contains("private_exponent"), "{shown}");
 }
 
-/// Asserts that loading fails with an error of this variant that names the file.
+/// Asserts that loading fails with an error of this variant, whose message contains the last argument.
 macro_rules! assert_rejected {
     ($certificate:expr, $key:expr, $password:expr, $variant:ident, $names:expr) => {{
         let error = load($certificate, $key, $password).unwrap_err();
@@ -271,7 +271,7 @@ fn certificate_and_its_password_are_rotated_together() {
     assert!(credential.fingerprint() != second, "a changed password must be tried");
     verified(&assertion(&credential), "cert.pem");
 
-    // The archive has no password, and the password file is empty.
+    // The archive has no password, and the password file contains only a line break.
     put("nopassword.pfx", &file);
     fs::write(&password, "\n").unwrap();
     let credential = Credential::certificate(&file, None, source()).unwrap();
