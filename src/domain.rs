@@ -1,8 +1,9 @@
-//! Types and parsers for the fields of the Elements API. This module does not perform I/O, read the clock or update
-//! metrics.
+//! Types and parsers for the fields of the Elements API, and for the filters and objectives in the configuration. This
+//! module does not perform I/O, read the clock or update metrics.
 //!
-//! Each parser takes the text of one field, which is a JSON string or a JSON number. It returns a value, `None` if the
-//! field does not apply, or an error for an invalid value. Ambiguous text is invalid.
+//! Each parser of a field takes the text of a JSON string, number or boolean. It returns `None` if the field does not
+//! apply, and an error for an invalid value. Instead of an error, parsers of names and statuses return an unknown
+//! value, and parsers of ids return `None`.
 
 mod attributes;
 mod comment;
@@ -59,7 +60,7 @@ pub use unmatched::{KnownNames, UnmatchedPattern};
 #[error("invalid value")]
 pub struct InvalidValue;
 
-/// Result of parsing a field: a value, `None` (`N/A` or no text), or an error.
+/// Result of parsing a field: a value, `None` if the field has no value (such as `N/A`), or an error.
 pub type Parsed<T> = Result<Option<T>, InvalidValue>;
 
 /// Text that the API returns for a field that does not apply.

@@ -14,7 +14,7 @@
 //! - [`health`], [`runtime`]: metrics about the exporter, and its state
 //! - [`scrape`], [`status`], [`catalogue`]: contents of a scrape and of the status page; list of all metrics
 //! - [`http`], [`assets`]: routes, pages and connections; bundled dashboards and rules
-//! - `settings`, [`config`]: parser of settings, and the configuration
+//! - `settings`, [`config`]: parser for settings, and the configuration
 //! - [`app`]: creates and connects all parts
 //! - [`commands`], [`args`], [`logging`], [`output`], [`signals`], `service_manager`, [`core_dumps`], `build_info`: the
 //!   program itself

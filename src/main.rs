@@ -13,7 +13,7 @@ use tracing::warn;
 const DESCRIPTORS: usize = 12;
 
 fn main() -> ExitCode {
-    // Signals are caught first, because by default each signal ends the process.
+    // Signal handlers are installed first, because each of these signals would otherwise end the process.
     let (runtime, signals) = match start() {
         Ok(started) => started,
         Err(error) => {
@@ -30,12 +30,12 @@ fn main() -> ExitCode {
         }
     };
     logging::start(args.log);
-    // Core dumps are disabled before the configuration is read, so that they cannot contain a secret.
+    // Core dumps are disabled before secrets are read, because a dump would contain them.
     if let Err(error) = core_dumps::disable() {
         warn!(%error, "cannot disable core dumps; a dump may contain secrets");
     }
     let ended = runtime.block_on(commands::run(args, signals));
-    // Work in progress, such as reading a large state file, is abandoned.
+    // The exit does not wait for unfinished work, such as reading a large state file.
     runtime.shutdown_background();
     match ended {
         Ok(true) => ExitCode::SUCCESS,

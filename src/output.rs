@@ -10,26 +10,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long a write to standard error waits for the reader before the line is dropped. The timeout is long enough for a
-/// busy reader, and short enough not to block other work for long.
+/// How long a write to standard error waits for the reader before the rest of the text is dropped. The timeout is long
+/// enough for a busy reader, and short enough not to block other work for long.
 const READER_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Maximum size of an atomic write to a pipe.
+/// Maximum size of an atomic write to a pipe on Linux. If a pipe is ready for writing, such a write does not block.
 const PIPE_CHUNK_BYTES: usize = 4096;
 
-/// Writes to standard output. If that fails, reports the error and returns false.
+/// Writes to standard output. Reports an error and returns false if the write fails, unless the reader has closed the
+/// pipe.
 pub fn print(text: &[u8]) -> bool {
     let mut output = io::stdout().lock();
     is_written(output.write_all(text).and_then(|()| output.flush()))
 }
 
-/// Writes to standard output, in colour on a terminal unless `NO_COLOR` is set.
+/// Like [`print`], but removes colours from the text if, for example, standard output is not a terminal or `NO_COLOR`
+/// is set.
 pub fn print_coloured(text: &str) -> bool {
     let mut output = anstream::stdout().lock();
     is_written(output.write_all(text.as_bytes()).and_then(|()| output.flush()))
 }
 
-/// Writes the output of `--help` or `--version` to standard output, or a usage error to standard error.
+/// Writes the output of `--help` or `--version` to standard output, or a usage error to standard error. Returns false
+/// if the write to standard output fails, as [`print`] does.
 pub fn print_usage(usage: &clap::Error) -> bool {
     if !usage.use_stderr() {
         return is_written(usage.print().and_then(|()| io::stdout().flush()));
@@ -47,7 +50,7 @@ pub fn report(problem: impl Display) {
     write_error(format!("elements_exporter: {problem}\n").as_bytes());
 }
 
-/// Returns whether a path, such as `/dev/stdout`, is standard output.
+/// Returns whether a path, such as `/dev/stdout`, refers to standard output.
 pub fn is_stdout(path: &Path) -> bool {
     let stdout = io::stdout().as_fd().try_clone_to_owned();
     let stdout = stdout.and_then(|stdout| File::from(stdout).metadata());
@@ -76,7 +79,8 @@ fn write_error(text: &[u8]) {
     }
 }
 
-/// Returns whether output was written. A closed pipe is not an error: the reader does not need the rest.
+/// Reports an error and returns false if a write failed. A closed pipe is not an error: the reader does not need the
+/// rest.
 fn is_written(written: io::Result<()>) -> bool {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

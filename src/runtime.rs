@@ -15,15 +15,17 @@ pub struct ScheduleStatus {
     /// Duration of the last full cycle of each collector; `None` if no cycle has ended since startup or the last
     /// reload.
     pub cycle: PerCollector<Option<Duration>>,
-    /// Whether the latest poll of the customer list succeeded; `None` before the first.
+    /// Whether the latest poll of the customer list succeeded; `None` before the first. After that, an error about a
+    /// single customer does not change the value.
     pub customers_listed: Option<bool>,
-    /// Number of configured patterns that match nothing; `None` before the first complete customer list.
+    /// Number of configured patterns that match nothing; `None` until they have been checked against a complete
+    /// customer list.
     pub unmatched_patterns: Option<usize>,
     /// The active settings.
     pub settings: Arc<CollectorSettings>,
 }
 
-/// State of the schedule, updated in every iteration of the loop.
+/// State of the schedule, updated in every iteration of the poll loop.
 pub type SharedScheduleStatus = Arc<Mutex<ScheduleStatus>>;
 
 /// State of the API client.

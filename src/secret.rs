@@ -34,12 +34,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A secret in the configuration, or the file that contains it.
+/// A configured secret, or the file that contains the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
-    /// Contained in the configuration.
+    /// The secret itself.
     Value(Secret),
-    /// Read from this file each time the secret is used.
+    /// A file that is read each time the secret is used.
     File(PathBuf),
 }
 

@@ -23,7 +23,7 @@ pub struct PerAttribute<T> {
 pub type Attributes = PerAttribute<Option<Box<str>>>;
 
 impl Attributes {
-    /// The attribute names, as used in labels and columns.
+    /// The attribute names, as used in labels, columns and configuration keys.
     pub const NAMES: PerAttribute<&'static str> = PerAttribute {
         tier: "tier",
         region: "region",

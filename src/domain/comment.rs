@@ -1,7 +1,7 @@
-//! Masks comments in job reports for use as label values. Names of people, locations and objects are replaced, so that
-//! comments about the same problem become identical.
+//! Masks comments in job reports for use as label values. Addresses, ids, links, quoted names and numbers are replaced,
+//! so that comments about the same problem become identical.
 //!
-//! All steps are in this file, because each step masks the output of the previous step.
+//! All steps are in this file, because each step depends on the output of the previous step.
 
 use icu_normalizer::ComposingNormalizer;
 
@@ -42,13 +42,13 @@ pub fn mask_comment(comment: &str) -> String {
     super::truncate(&truncate(&masked.join(" "))).into_owned()
 }
 
-/// Removes zero-width characters, such as a byte order mark.
+/// Removes invisible characters, such as byte order marks and soft hyphens.
 pub fn without_invisible(text: &str) -> String {
     let is_invisible = |character| matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
     text.replace(is_invisible, "")
 }
 
-/// Decodes numeric character references, and HTML entities for quotation marks, brackets and spaces.
+/// Decodes numeric character references, and HTML entities for quotation marks, angle brackets and spaces.
 fn decode_entities(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     // The ampersand of an entity may itself be encoded, as in `&amp;quot;`.
@@ -253,7 +253,7 @@ fn mask_clause(words: &[&str]) -> Vec<String> {
     masked
 }
 
-/// Replaces the capitalized words before an address in brackets, because they are the name of the address's owner.
+/// Replaces the capitalized words before an address in brackets, because they are probably the owner's name.
 fn mask_display_names<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let is_name = |word: &str| {
         let first = word.chars().find(|character| character.is_alphabetic());
@@ -301,14 +301,14 @@ fn starts_link(word: &str) -> bool {
     is_root || word.contains("://") || word.contains(":\\") || word.starts_with("www.")
 }
 
-/// Returns whether a word is a URL, or the path of a site, a folder or a network share.
+/// Returns whether a word is a URL, a domain name, or the path of a site, file, folder or network share.
 fn is_link(word: &str) -> bool {
     let lower = word.to_lowercase();
     let steps = word.matches('/').count();
     lower.contains("://")
         || lower.starts_with("www.")
         || word.contains('\\')
-        || word.starts_with('/') && steps > 0
+        || word.starts_with('/')
         || steps > 1
         || steps == 1 && has_file_extension(&lower)
         || lower.split('/').next().is_some_and(is_domain)

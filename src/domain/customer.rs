@@ -23,8 +23,8 @@ const GUID_LENGTH: usize = 36;
 
 /// A customer's id, called "tenant owner ID" in the reference. Cheap to clone.
 ///
-/// An id may contain any displayable character, so it must be encoded in paths and labels. GUIDs that differ only in
-/// case are equal, because their case varies between responses.
+/// An id may contain characters such as `/` and `"`, so it must be encoded in paths and labels. GUIDs that differ only
+/// in case are equal, because their case varies between responses.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct CustomerId {
@@ -146,8 +146,8 @@ impl From<TenantId> for String {
     }
 }
 
-/// Trims an id. Returns `None` if it is empty, `N/A` or longer than 256 bytes, or if it contains characters that cannot
-/// be displayed. Labels would not distinguish ids that differ only in such characters.
+/// Trims an id. Returns `None` if it is empty, `N/A` or longer than 256 bytes, or if it contains characters that are
+/// replaced in labels. Labels would not distinguish ids that differ only in such characters.
 pub fn parse_id(text: &str) -> Option<&str> {
     present(text).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(is_replaced_in_labels))
 }

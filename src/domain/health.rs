@@ -15,7 +15,7 @@ pub struct RunSummary {
     pub status: JobStatus,
     /// End of the run or, if it has none, its start or last modification.
     pub at: Option<Timestamp>,
-    /// Whether any of its objects failed.
+    /// Whether any of the run's objects failed.
     pub has_failed_objects: bool,
 }
 
@@ -34,7 +34,7 @@ impl From<&Run> for RunSummary {
 pub struct ModuleHealth {
     /// The module or backup scope.
     pub key: ModuleKey,
-    /// The newest row of the list, which describes the current state.
+    /// The newest row of the latest list. Its status is the current status of the module.
     pub latest: Option<RunSummary>,
     /// The latest completed run.
     pub latest_completed: Option<RunSummary>,
@@ -42,9 +42,9 @@ pub struct ModuleHealth {
     pub restore_point: Option<Timestamp>,
     /// Maximum age of the latest restore point; `None` without an objective.
     pub rpo: Option<Duration>,
-    /// End of the active override, if it has one.
+    /// End of the override that applies; `None` without an override or an end.
     pub until: Option<Timestamp>,
-    /// Reason for the active override, if it has one.
+    /// Reason for the override that applies; `None` without an override or a reason.
     pub reason: Option<Arc<str>>,
     /// Number of failed runs since the latest restore point.
     pub failures: u64,
@@ -62,9 +62,9 @@ pub enum ModuleState {
     NeverBackedUp,
     /// The latest restore point is older than the objective.
     Overdue,
-    /// The latest restore point is within the objective, but runs have failed since.
+    /// The latest restore point is within the objective, but runs have failed since then.
     Failing,
-    /// The latest restore point is within the objective, and no run has failed since.
+    /// The latest restore point is within the objective, and no run has failed since then.
     Ok,
     /// No run has completed yet.
     Pending,
@@ -72,7 +72,7 @@ pub enum ModuleState {
     Exempt,
     /// The module creates no restore points.
     Housekeeping,
-    /// The module has never been configured.
+    /// No run has completed, and the module has no status, or has not been scanned, started or configured.
     NotConfigured,
     /// The module is disabled.
     Disabled,
@@ -82,8 +82,8 @@ pub enum ModuleState {
 
 impl ModuleHealth {
     /// Returns when the latest restore point becomes older than the objective. If the module has run without creating a
-    /// restore point, this is the epoch plus the objective. Returns `None` if there is no objective or no completed
-    /// run.
+    /// restore point, this is the Unix epoch plus the objective. Returns `None` if there is no objective or no
+    /// completed run.
     pub fn deadline(&self) -> Option<Timestamp> {
         let _ = self.latest_completed?;
         Some(self.restore_point.unwrap_or(NEVER).plus(self.rpo?))
@@ -122,13 +122,13 @@ impl ModuleHealth {
     }
 }
 
-/// Placeholder for the latest restore point of a module that has never created one.
+/// Placeholder for the time of the latest restore point, if the module has never created one.
 const NEVER: Timestamp = Timestamp::from_unix_seconds(0);
 
 /// Summary of the health of a customer's modules, small enough to be stored for every customer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSummary {
-    /// Times at which the modules become overdue, earliest first.
+    /// Times at which the modules exceed their RPOs, earliest first.
     deadlines: Box<[Timestamp]>,
     failing: usize,
 }
@@ -149,12 +149,12 @@ impl HealthSummary {
         self.failing
     }
 
-    /// Returns how many modules are overdue at `now`.
+    /// Returns how many modules exceed their RPOs at `now`.
     pub fn overdue(&self, now: Timestamp) -> usize {
         self.deadlines.partition_point(|deadline| *deadline < now)
     }
 
-    /// Returns when the first module became or becomes overdue.
+    /// Returns the earliest time at which a module exceeded or will exceed its RPO.
     pub fn first_deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().copied()
     }

@@ -1,8 +1,9 @@
 //! Combines successive lists of a module's runs into the module's current state, latest completed run, latest restore
 //! point, and number of failures since then.
 //!
-//! An API response lists a module's latest run, or several runs in any order. Each list updates a [`History`], which
-//! stores the values that must not be lost when a run is no longer listed, and the data needed to count each run once.
+//! An API response lists a module's latest run, or several runs in any order. Each list updates a [`History`]. The
+//! history stores the values that must not be lost when a run is no longer listed, and the data needed to count each
+//! run once.
 
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,9 @@ use super::status::JobStatus;
 use super::time::Timestamp;
 use super::trail::{PastRun, Trail};
 
-/// Number of completed runs that are stored in addition to the runs in the latest list. A run that is missing from one
-/// list and returns in the next is therefore not counted twice. The lists from the
-/// API's replicas differ by only one or two runs.
+/// Maximum number of runs in `History::recent` that are missing from the latest list. A run that is missing from one
+/// list and returns in the next is therefore not counted twice. The lists from the API's replicas differ by only one or
+/// two runs.
 const RECENT_RUNS: usize = 8;
 
 /// The stored part of a completed run.
@@ -32,17 +33,18 @@ struct CompletedRun {
 }
 
 impl CompletedRun {
-    /// Returns the rank of the run, if it created a restore point with a known time.
+    /// Returns the rank of the run, if it created a restore point with a known or assumed time.
     fn restore_point(&self) -> Option<Rank> {
         (self.end.is_some() && self.status.is_restore_point()).then_some(self.rank)
     }
 
-    /// Returns the time that was assumed for a run without a start; `None` if the run has a start.
+    /// Returns the last known time of a run without a start, which may be an assumed time; `None` if the run has a
+    /// start.
     fn assumed_time(&self) -> Option<Timestamp> {
         self.rank.time.filter(|_| self.rank.start.is_none())
     }
 
-    /// Returns whether the row of the run had no times.
+    /// Returns whether the row of the run had no times, so that a time was assumed.
     fn is_undated(&self) -> bool {
         self.end.or(self.rank.modified).or(self.rank.start).is_none() && self.rank.time.is_some()
     }
@@ -56,10 +58,11 @@ impl CompletedRun {
     }
 }
 
-/// Summary of completed runs that are no longer stored individually.
+/// Summary of the completed runs that were evicted from `History::recent`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct EvictedRuns {
-    /// The latest time of these runs. A run that is not stored has already been counted, unless its time is later.
+    /// The latest time of these runs. A run that is not in `History::recent` is assumed to have been counted, unless
+    /// its time is later or unknown.
     until: Option<Timestamp>,
     success: Option<Timestamp>,
     restore_point: Option<Rank>,
@@ -127,7 +130,7 @@ impl History {
     /// Corrects assumed times that are in the future because the clock was ahead when they were assumed. Without the
     /// correction, a failure with such a time would count even after a later restore point.
     pub fn clamp(&mut self, now: Timestamp) {
-        // A failure after a restore point stays after that restore point, even if the clock is wrong now.
+        // A failure after a restore point stays after that restore point, even if the clock is now behind.
         let after_restore_point = self.last_restore_point().map(|at| at.plus(Duration::from_secs(1)));
         let latest = after_restore_point.map_or(now, |after| after.max(now));
         for run in self.recent.iter_mut().filter(|run| run.is_undated()) {
@@ -211,7 +214,8 @@ impl History {
         evicted.saturating_add(u64::try_from(recent).unwrap_or(u64::MAX))
     }
 
-    /// Returns whether the newest run is older than `after`; `None` if no run has a time.
+    /// Returns whether the module has had no run for longer than `after`; `None` if the times of its runs are unknown.
+    /// The last modification does not count (see [`Run::occurred_at`]).
     pub fn is_abandoned(&self, now: Timestamp, after: Duration) -> Option<bool> {
         let in_progress = self.newest.as_ref().filter(|run| !run.has_ended());
         let started = in_progress.and_then(|run| run.start);
@@ -219,8 +223,9 @@ impl History {
         Some(now.since(occurred_at) > after)
     }
 
-    /// Returns whether an objective applies to the module, given its listed status. No objective applies to a disabled
-    /// module, or to an unconfigured module before its first run.
+    /// Returns whether an objective applies to the module, given only its listed status and whether any run has
+    /// completed. No objective applies to a disabled module. Before the first completed run, none applies to a module
+    /// that is not configured or has not started.
     pub fn expects_backups(&self) -> bool {
         match self.newest.as_ref().map(|run| run.status) {
             None | Some(JobStatus::Disabled) => false,
@@ -231,7 +236,7 @@ impl History {
         }
     }
 
-    /// Returns when the newest run became pending; `None` if it is not pending.
+    /// Returns when the newest run became pending; `None` if it is not pending or has no last modification.
     pub fn pending_since(&self) -> Option<Timestamp> {
         let newest = self.newest.as_ref()?;
         let is_pending = match newest.status {
@@ -242,7 +247,8 @@ impl History {
         newest.modified.filter(|_| is_pending)
     }
 
-    /// Returns the latest time of any run; `None` if no run has a time.
+    /// Returns the last known time of the newest run or of the latest completed run, whichever is later; `None` if
+    /// neither has a time.
     pub fn last_known(&self) -> Option<Timestamp> {
         let time = |run: &Option<Run>| run.as_ref().and_then(Run::last_known_time);
         time(&self.newest).max(time(&self.latest_completed))
@@ -262,8 +268,8 @@ impl History {
         index
     }
 
-    /// Returns the newest completed run in the list, or the previously known run if that is newer. A run that is listed
-    /// again is replaced by its new row.
+    /// Returns the newest completed run in the list, or the previously known run if that is newer. If the completed
+    /// runs in the list have no times, they count as newer. A run that is listed again is replaced by its new row.
     fn find_latest_completed(&mut self, runs: &[Run], index: &RunIndex) -> Option<Run> {
         let before = self.latest_completed.take();
         let Some(newest) = newest(runs, Run::has_ended) else {
@@ -283,7 +289,7 @@ impl History {
     /// was corrected, the new status is stored, but the run remains counted under the old status.
     fn add_completed(&mut self, listed: &[Run], index: &RunIndex) -> Vec<PastRun> {
         let (mut new, mut corrected) = (Vec::new(), Vec::new());
-        // Older state files have no trail.
+        // Older state files have no trail. Runs that are already known are then added to the empty trail.
         let lacks_trail = self.trail.is_empty();
         for run in listed.iter().filter(|run| run.has_ended()) {
             let ended = CompletedRun {
@@ -316,18 +322,16 @@ impl History {
     fn evict(&mut self, listed: &RunIndex) {
         self.recent.sort_by_key(|run| std::cmp::Reverse(run.rank));
         let mut unlisted = 0;
-        let evicted = &mut self.evicted;
-        self.recent.retain(|run| {
-            if listed.find(run.key, run.rank.start).is_some() {
-                return true;
-            }
-            unlisted += 1;
-            if unlisted <= RECENT_RUNS {
-                return true;
-            }
-            evicted.add(run);
-            false
+        let (recent, evicted): (Vec<_>, Vec<_>) = std::mem::take(&mut self.recent).into_iter().partition(|run| {
+            let is_listed = listed.find(run.key, run.rank.start).is_some();
+            unlisted += usize::from(!is_listed);
+            is_listed || unlisted <= RECENT_RUNS
         });
+        self.recent = recent;
+        // Oldest first, so that a restore point resets the count of the failures before it.
+        for run in evicted.iter().rev() {
+            self.evicted.add(run);
+        }
     }
 }
 
@@ -349,7 +353,7 @@ impl EvictedRuns {
 }
 
 /// Returns the newest of the runs for which `is_candidate` returns true. A row without a time, such as the placeholder
-/// of a module that is waiting for configuration, is returned only if there is no other candidate.
+/// of a module that is waiting for configuration, is returned only if no candidate has a time.
 fn newest(listed: &[Run], is_candidate: impl Fn(&Run) -> bool) -> Option<Run> {
     let candidates = listed.iter().filter(|run| is_candidate(run));
     let newest = candidates.max_by_key(|run| (run.rank(), run.status.severity()))?;

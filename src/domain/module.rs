@@ -1,5 +1,5 @@
-//! Names of services, modules and container object types. All spellings of a name in responses are mapped
-//! to the vendor's current name.
+//! Numbers and names in the vendor's reference, such as those of services, modules and container object types. All
+//! known spellings of a name are mapped to the vendor's current name.
 
 #[cfg(test)]
 mod tests;
@@ -15,8 +15,8 @@ use super::{count, present};
 /// Maximum length of a name in a response, in characters. The longest name in the reference has 34 characters.
 const MAX_NAME_CHARS: usize = 128;
 
-/// Identifies a customer's module or, if the module has backup scopes, one backup scope. Lists are sorted by
-/// service, module and scope.
+/// Identifies a customer's module or, if the module has backup scopes, one backup scope. Keys are ordered by service,
+/// module and scope.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModuleKey {
     /// Name of the service.
@@ -42,7 +42,7 @@ impl ModuleKey {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Named {
     /// The vendor's current name. For an unlisted number, this is `unknown_<n>`, and for any other unknown text, the
-    /// received text, truncated.
+    /// received text, truncated if too long.
     pub name: Cow<'static, str>,
     /// Whether the reference lists the name.
     pub known: bool,
@@ -52,6 +52,9 @@ pub struct Named {
 pub fn service(text: &str) -> Option<Named> {
     SERVICES.parse(text)
 }
+
+/// Prefix of the names for numbers that are missing from the reference, as in `unknown_399`.
+const UNKNOWN_NUMBER: &str = "unknown_";
 
 /// Module name of jobs that do not belong to a module, such as scans, and of services without modules.
 pub const NO_MODULE: &str = "None";
@@ -81,7 +84,8 @@ pub fn is_housekeeping(module: &str) -> bool {
     [8, 10].into_iter().any(|number| MODULES.name(number) == Some(module))
 }
 
-/// Returns the service that jobs of this type scan; `None` for backups. `service` is the current name of the job type.
+/// Returns the service that jobs of this type scan; `None` for other job types. `service` is the current name of the
+/// job type.
 pub fn scanned_service(service: &str) -> Option<&'static str> {
     match SERVICES.number(service) {
         Some(0) => SERVICES.name(7),
@@ -125,7 +129,8 @@ pub fn v1_service_word(number: u16) -> Option<&'static str> {
     }
 }
 
-/// Returns the service of a module, if the reference's numbering determines it.
+/// Returns the number of the service to which a module belongs; `None` if the module's number does not determine the
+/// service.
 pub fn service_of_module(number: u16) -> Option<u16> {
     match number {
         302..=312 | 402 => Some(7),
@@ -137,12 +142,13 @@ pub fn service_of_module(number: u16) -> Option<u16> {
     }
 }
 
-/// Returns the word for a module in API v1 paths: the module's name. The module `None` has no word.
+/// Returns the word for a module in API v1 paths: the module's name. The module named `None` and unlisted numbers have
+/// no word.
 pub fn v1_module_word(number: u16) -> Option<&'static str> {
     (number != 0).then(|| MODULES.name(number)).flatten()
 }
 
-/// Parses the type of a tenant with seats. `None` if absent.
+/// Parses the type of a tenant with seats into the name of its service. `None` if absent.
 pub fn seat_service(text: &str) -> Option<Named> {
     SEAT_SERVICES.parse(text)
 }
@@ -387,9 +393,9 @@ impl ReferenceTable {
         let text = present(text)?;
         let name = self.number(text).and_then(|number| self.name(number));
         let unlisted = || match (count(text), bounded(text)) {
-            (Ok(Some(number)), _) => format!("unknown_{number}"),
+            (Ok(Some(number)), _) => format!("{UNKNOWN_NUMBER}{number}"),
             // A number that cannot be in the reference, such as a negative number, is not a name.
-            (_, text) if text.parse::<f64>().is_ok() => format!("unknown_{text}"),
+            (_, text) if text.parse().is_ok_and(f64::is_finite) => format!("{UNKNOWN_NUMBER}{text}"),
             (_, text) => text.to_owned(),
         };
         Some(Named {
@@ -400,7 +406,7 @@ impl ReferenceTable {
 
     fn number(&self, text: &str) -> Option<u16> {
         let text = present(text)?;
-        match count(text) {
+        match count(text.strip_prefix(UNKNOWN_NUMBER).unwrap_or(text)) {
             Ok(Some(number)) => u16::try_from(number).ok(),
             _ => self.find(text),
         }
@@ -435,8 +441,8 @@ impl ReferenceTable {
     }
 }
 
-/// Returns a form that is the same for all spellings of a name: letters and digits in lower case, without "and" and
-/// without a plural s.
+/// Returns a form that is the same for similar spellings of a name: its letters and digits in lower case, without the
+/// word "and" and without a final s.
 fn fold(name: &str) -> String {
     let mut folded: String = name
         .split(|c: char| !c.is_alphanumeric())

@@ -1,4 +1,4 @@
-//! Recovery point objectives: the maximum age of a module's latest restore point.
+//! Recovery point objectives (RPOs). An RPO is the maximum age of a module's latest restore point.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct ModuleName<'a> {
 pub struct Objectives {
     /// Objective of modules that match no override.
     pub default: Duration,
-    /// Overrides. The first one that matches applies.
+    /// Overrides. The first one that matches and has not ended applies.
     pub overrides: Vec<Override>,
     /// Maximum age of a module's newest run. If the run is older, the module is abandoned.
     pub abandoned_after: Duration,
@@ -61,9 +61,10 @@ pub struct Override {
 /// The objective of a module, with the end of the override that sets it, and the reason for that override.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objective {
-    /// The maximum age of the latest restore point; `None` if the module is exempt.
+    /// The maximum age of the latest restore point; `None` if the module is exempt, or if no objective applies to the
+    /// module.
     pub rpo: Option<Duration>,
-    /// End of the override; `None` if it has no end.
+    /// End of the override; `None` without an override or an end.
     pub until: Option<Timestamp>,
     /// Reason for the override.
     pub reason: Option<Arc<str>>,
@@ -80,7 +81,8 @@ impl Default for Objectives {
 }
 
 impl Objectives {
-    /// Returns the objective of a module at `now`. The names must be the vendor's current names.
+    /// Returns the objective of a module at `now`. The names of the service and the module must be the vendor's current
+    /// names.
     pub fn of(&self, name: &ModuleName<'_>, now: Timestamp) -> Objective {
         let mut in_force = self.overrides.iter().filter(|candidate| candidate.is_in_force(now));
         let of_default = || Objective {

@@ -1,4 +1,4 @@
-//! Patterns for the names of customers, services, modules, scopes and products.
+//! Patterns for customers and their attributes, services, modules, backup scopes and products.
 
 use globset::{GlobBuilder, GlobMatcher};
 use icu_normalizer::ComposingNormalizer;
@@ -7,9 +7,6 @@ use super::{module_number, service_number};
 
 /// Pattern for the products whose licences count as backup licences by default.
 pub const DEFAULT_BACKUP_SERVICES: &str = "Cloud Backup *";
-
-/// Prefix of the names for numbers that are missing from the reference, as in `unknown_399`.
-const UNKNOWN_NUMBER: &str = "unknown_";
 
 /// Error for an invalid glob.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,8 +22,9 @@ pub(super) fn folded(name: &str) -> String {
 
 /// A name, an id or a glob. Case and Unicode composition are ignored.
 ///
-/// `*` matches anything, `?` one ASCII character, `[…]` one of several characters, and `{a,b}` alternatives. A pattern
-/// also matches its own text, so that `Contoso [EU]` does not need to be escaped. White space around a name is ignored.
+/// `*` matches anything, `?` any ASCII character, `[…]` one of several ASCII characters, and `{a,b}` alternatives. A
+/// backslash escapes the next character. A pattern also matches its own text, so that `Contoso [EU]` does not need to
+/// be escaped. White space around a name is ignored.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     written: String,
@@ -53,8 +51,8 @@ impl Pattern {
         Ok(Self { written, text, glob })
     }
 
-    /// Returns whether the pattern matches a customer by id or name. An empty name is an unknown name, which matches no
-    /// pattern, not even `*`.
+    /// Returns whether the pattern is the customer's id, or matches the customer's name. An empty name is an unknown
+    /// name, which matches no pattern, not even `*`.
     pub fn matches_customer(&self, id: &str, organization: &str) -> bool {
         let has_name = !organization.trim().is_empty();
         self.text == folded(id) || (has_name && self.matches_name(organization))
@@ -65,8 +63,8 @@ impl Pattern {
         self.matches_folded(&folded(name))
     }
 
-    /// Returns whether the pattern matches the name of a product, with or without symbols that are hard to type, as in
-    /// "Salesforce®".
+    /// Returns whether the pattern matches the name of a product. The symbols ® and ™, which are hard to type, may be
+    /// missing from the pattern.
     pub fn matches_product(&self, name: &str) -> bool {
         self.matches_name(name) || self.matches_name(&name.replace(['®', '™'], ""))
     }
@@ -76,7 +74,7 @@ impl Pattern {
         self.text == name || self.glob.is_match(name)
     }
 
-    /// Returns whether the pattern matches everything.
+    /// Returns whether the pattern consists only of `*`, so that it matches every name.
     pub fn is_any(&self) -> bool {
         !self.text.is_empty() && self.text.bytes().all(|byte| byte == b'*')
     }
@@ -139,13 +137,7 @@ impl NumberedPattern {
 
     /// Returns whether the pattern matches the service or module whose current name is `name`.
     pub fn matches(&self, name: &str) -> bool {
-        let same_number = || {
-            let of_name = match name.strip_prefix(UNKNOWN_NUMBER) {
-                Some(digits) => digits.parse().ok(),
-                None => (self.number_of)(name),
-            };
-            self.number.is_some() && self.number == of_name
-        };
+        let same_number = || self.number.is_some() && self.number == (self.number_of)(name);
         self.pattern.matches_name(name) || same_number()
     }
 }

@@ -13,8 +13,9 @@ const MAX_EXACT: u64 = 1 << 53;
 /// Exclusive upper limit of sizes: 2^63 bytes (8 EiB), the end of the range of signed 64-bit integers.
 const SIZE_END: f64 = 9_223_372_036_854_775_808.0;
 
-/// Maximum number of decimal places of a size. With 20 decimal places, the fraction times the largest unit is less than
-/// 10^20 × 2^60, which still fits into a `u128`. With 21, it might not.
+/// Maximum number of decimal places of a size, not counting trailing zeros. With 20 decimal places, the product of the
+/// fraction's digits and the largest unit is less than 10^20 × 2^60, which fits into a `u128`. With 21, the product
+/// might not fit.
 const MAX_DECIMALS: u32 = 20;
 
 /// Number of digits between two thousands separators.
@@ -106,8 +107,8 @@ pub struct Capacity {
 ///
 /// # Errors
 ///
-/// Returns an error for anything else, such as a negative number, a fraction, an exponent or a misplaced
-/// thousands separator, and for a count above 2^53, which a sample cannot represent exactly.
+/// Returns an error for anything else, such as a negative number, a fraction, an exponent or a misplaced thousands
+/// separator, and for a count above 2^53, because samples cannot represent all such counts exactly.
 pub fn count(text: &str) -> Parsed<u64> {
     parse_present(text, whole_number)
 }
@@ -131,8 +132,8 @@ pub fn signed(text: &str) -> Parsed<i64> {
 /// Parses a size, such as `0 GB`, `5.01 GB`, `1,234.5 mb`, `3 TiB` or `12 bytes`, and converts it to bytes, rounded
 /// half up. KB to EB have two meanings; KiB to EiB are always binary.
 ///
-/// The product of the number and the unit is computed exactly from the decimal digits of the text, and rounded once. A
-/// size above 2^53 bytes is returned as the nearest `f64`.
+/// The product of the number and the unit is computed exactly from the decimal digits of the text, and rounded to whole
+/// bytes. Above 2^53 bytes, the result is the nearest `f64`.
 ///
 /// # Errors
 ///

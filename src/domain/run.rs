@@ -13,9 +13,9 @@ use super::time::Timestamp;
 /// A run, as described by one row of a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Key that, together with the start, identifies the run within its module.
+    /// Key that, together with the start, identifies the run within its module or backup scope.
     pub key: RunKey,
-    /// Id of the run. It is not saved with the run, because the history's trail contains it.
+    /// Id of the run. A history stores ids only in its trail.
     #[serde(skip)]
     pub id: Option<Box<str>>,
     /// Id with which the run's report is requested; `None` if the run has no report.
@@ -90,12 +90,13 @@ impl Run {
         }
     }
 
-    /// Returns the last known time of the run; `None` for the placeholder of a module that has never run.
+    /// Returns the last known time of the run; `None` if no time is known or assumed, as for the placeholder of a
+    /// module that has never run.
     pub(super) fn last_known_time(&self) -> Option<Timestamp> {
         self.end.or(self.dated).or(self.modified).or(self.start)
     }
 
-    /// Returns the end of the run or, if it has none, its start or assumed end. Does not fall back to `modified`,
+    /// Returns the end of the run or, if it has none, its start or assumed end. The last modification is not used,
     /// because it is the same for all backup scopes of a module.
     pub fn occurred_at(&self) -> Option<Timestamp> {
         self.end.or(self.start).or(self.dated)

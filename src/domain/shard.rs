@@ -46,7 +46,8 @@ impl Shard {
         (0..count).map(move |index| Self { index, count })
     }
 
-    /// Returns whether this is the first shard, which also contains all data that does not belong to a customer.
+    /// Returns whether this is the first shard. Of a scrape's shards, only the first contains data that does not belong
+    /// to a customer.
     pub fn is_first(self) -> bool {
         self.index == 0
     }
@@ -66,7 +67,7 @@ impl Shard {
         Self::owner(customer, self.count, purpose) == self
     }
 
-    /// Returns the shard to which a customer belongs. The cost grows with the number of shards, so callers cache the
+    /// Returns the shard to which a customer belongs. The cost grows with the number of shards, so scrapes cache the
     /// result.
     pub fn owner(customer: &CustomerId, count: u32, purpose: Purpose) -> Self {
         if count <= 1 {
@@ -122,7 +123,7 @@ fn parse_number(text: &str) -> Option<u32> {
     (number.to_string() == text).then_some(number)
 }
 
-/// Parses a number of shards; `None` if it is out of range.
+/// Parses a number of shards; `None` if it is invalid or out of range.
 pub fn shard_count(text: &str) -> Option<u32> {
     parse_number(text).filter(|number| (1..=MAX_SHARDS).contains(number))
 }

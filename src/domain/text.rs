@@ -1,4 +1,4 @@
-//! Makes external text safe to display and to store.
+//! Makes external text safe to display and to store, and formats numbers.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,8 @@ use ring::digest;
 /// scrape.
 pub const MAX_TEXT_CHARS: usize = 256;
 
-/// Truncates text with an ellipsis, and replaces control characters and bidirectional formatting characters, so that
-/// labels are displayed as they are stored.
+/// Truncates text after [`MAX_TEXT_CHARS`] with an ellipsis, and replaces [misleading](is_misleading) characters except
+/// newlines, so that labels are displayed as they are stored.
 pub fn truncate(text: &str) -> Cow<'_, str> {
     let end = text.char_indices().nth(MAX_TEXT_CHARS);
     let truncated = match end.and_then(|(end, _)| text.get(..end)) {
@@ -48,8 +48,8 @@ pub(super) fn is_replaced_in_labels(character: char) -> bool {
 /// Maximum length of external text in a log line, in characters: enough for a GUID.
 const MAX_LOGGED_CHARS: usize = 60;
 
-/// Makes text safe to log: truncates it, and replaces control characters and bidirectional formatting characters.
-/// Returns a placeholder if the text contains an `@`.
+/// Makes text safe to log: truncates it, and replaces [misleading](is_misleading) characters. Returns a placeholder if
+/// the text contains an `@`.
 pub fn log_safe(text: &str) -> String {
     if text.contains('@') {
         return "(email address)".to_owned();

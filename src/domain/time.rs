@@ -24,7 +24,7 @@ const TICKS_PER_SECOND: i64 = 10_000_000;
 /// Valid years. The range begins before the product existed. The API uses the years 1, 1900 and 9999 for "never".
 const YEARS: Range<i16> = 1980..2200;
 
-/// The same years in seconds since the Unix epoch.
+/// The same range in seconds since the Unix epoch.
 const SECONDS: Range<i64> = 315_532_800..7_258_118_400;
 
 /// 1970-01-01 in ticks since 0001-01-01, the .NET epoch.
@@ -65,7 +65,7 @@ impl Timestamp {
         jiff::Timestamp::from_second(self.as_whole_unix_seconds()).ok()
     }
 
-    /// Returns the duration since `earlier`, or zero if `earlier` is later.
+    /// Returns the duration since `earlier` in whole microseconds, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         let ticks = u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default();
         Duration::from_micros(ticks / 10)
@@ -103,10 +103,10 @@ pub enum DailyScan {
 /// Parses a time or a date, in UTC unless it has an offset. A date without a time means the start of the day.
 ///
 /// A date has the form `2025-02-01` or, month first, `12-31-2026`. The separator is `-`, `/` or `.`, and the month and
-/// the day have one or two digits. The day comes first only if the first number cannot be a month. A time may follow
-/// after `T`, spaces, or a comma and spaces: `3:21`, `03:21:16` or `06:29:55 AM`. The seconds may have up to nine
-/// decimal places, of which seven are used. The offset, if any, is written as `Z`, `UTC`, `GMT`, `+00:00`, `-0530` or
-/// `+2`. A year before 1980 or after 2199 means "never"; the value is then absent.
+/// the day have one or two digits. The day comes first only if the first number is above 12. A time may follow after
+/// `T`, spaces, or a comma and spaces: `3:21`, `03:21:16` or `06:29:55 AM`. The seconds may have up to nine decimal
+/// places, of which seven are used. The offset, if any, is written as `Z`, `UTC`, `GMT`, `+00:00`, `-0530` or `+2`. A
+/// year before 1980 or after 2199 means "never"; the value is then absent.
 ///
 /// A number means seconds or milliseconds since 1970, or .NET ticks. The three ranges do not overlap. 0 means that the
 /// value is absent.
@@ -155,11 +155,11 @@ fn from_number(text: &str) -> Option<Option<Timestamp>> {
         .map(|ticks| Some(Timestamp(ticks)))
 }
 
-/// Parses the start of a daily scan: `01:59`, or `No` for none.
+/// Parses the start of a daily scan: `01:59`, or `No` if there is no daily scan.
 ///
 /// # Errors
 ///
-/// Returns an error for anything else, such as `24:00`, or `Yes` without a time.
+/// Returns an error for anything else, such as `24:00` or `Yes`.
 pub fn daily_time(text: &str) -> Parsed<DailyScan> {
     parse_present(text, |text| {
         if ["no", "false"].iter().any(|off| text.eq_ignore_ascii_case(off)) {
@@ -241,7 +241,7 @@ fn is_past_twelve(digits: &str) -> bool {
     digits.parse::<u8>().is_ok_and(|number| number > 12)
 }
 
-/// Parses an offset from UTC: nothing, `Z`, `UTC`, `GMT`, `+hh:mm`, `+hhmm` or `+hh`.
+/// Parses an optional offset from UTC: `Z`, `UTC`, `GMT`, `+hh:mm`, `+hhmm` or `+hh`. The sign may also be a minus.
 fn scan_offset(scanner: &mut Scanner<'_>) -> Option<Offset> {
     if scanner.at_end() || scanner.eat_any(&['Z', 'z']) || scanner.eat_word("utc") || scanner.eat_word("gmt") {
         return Some(Offset::UTC);

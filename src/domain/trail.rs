@@ -1,6 +1,6 @@
 //! The newest completed runs of a module or backup scope, for the customer page and `runs.json`. A trail lists
-//! individual runs, whereas a [`History`](super::History) contains their combined state. Trails are packed, because
-//! there may be a million modules with twenty runs each.
+//! individual runs, whereas the rest of a [`History`](super::History) combines runs into one state. Trails are packed,
+//! because there may be a million modules with twenty runs each.
 
 mod packed;
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub struct KnownNames {
     attributes: PerAttribute<BTreeSet<String>>,
 }
 
-/// The kind of name that a pattern is for.
+/// The kind of name that a pattern matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Customer,
@@ -33,7 +33,7 @@ enum Subject {
     Product,
 }
 
-/// A pattern that matches nothing.
+/// A pattern that matches no known name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnmatchedPattern {
     /// The configuration key, such as `rpo.overrides[2].module`.
@@ -101,7 +101,7 @@ impl KnownNames {
         }
     }
 
-    /// Returns the patterns of a key that match no product; none if no product is known.
+    /// Returns the patterns of a key that match no product, or no patterns if no product is known.
     pub fn unmatched_products(&self, key: &str, patterns: &[Pattern]) -> BTreeSet<UnmatchedPattern> {
         let is_known = |pattern: &Pattern| self.products.iter().any(|name| pattern.matches_product(name));
         let unmatched = patterns.iter().enumerate().filter(|(_, pattern)| !is_known(pattern));
@@ -122,7 +122,7 @@ impl KnownNames {
         self.modules.extend(module_names().map(str::to_owned));
     }
 
-    /// Checks the patterns of the filter and of the overrides that have not expired, and returns those that match no
+    /// Checks the patterns of the filter and of the overrides that have not ended. Returns the patterns that match no
     /// known name. Patterns for services, modules and scopes are checked only if at least one module is known.
     pub fn unmatched(
         &self,

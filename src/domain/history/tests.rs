@@ -67,6 +67,29 @@ fn run_in_progress_does_not_hide_the_previous_failure() {
 }
 
 #[test]
+fn failures_before_an_evicted_restore_point_do_not_count() {
+    let mut history = History::default();
+    let failures = |hours: std::ops::Range<i64>| -> Vec<Run> {
+        hours
+            .map(|hour| run(&hour.to_string(), Failed, hour, Some(hour + 1)))
+            .collect()
+    };
+    history.update(failures(0..10));
+    history.update(failures(9..10));
+    history.update(
+        [
+            failures(9..10),
+            vec![run("10", Finished, 10, Some(11))],
+            failures(11..23),
+        ]
+        .concat(),
+    );
+    assert_eq!(history.consecutive_failures(), 12);
+    history.update(failures(23..24));
+    assert_eq!(history.consecutive_failures(), 13);
+}
+
+#[test]
 fn module_without_runs_is_not_in_progress() {
     let mut history = History::default();
     history.update(vec![placeholder(NotStarted)]);

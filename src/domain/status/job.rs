@@ -56,9 +56,9 @@ impl JobStatus {
     /// severity applies, unless the run has ended only according to the other row.
     ///
     /// The order, from low to high, is: complete restore point, incomplete restore point, restore point still possible,
-    /// no restore point, failure. A restore point therefore counts only if it is not contradicted by another
-    /// row in which the run has ended. [`JobStatus::Unknown`] is below failures, because it may mean that the run has
-    /// not ended, and must not hide a failure.
+    /// no restore point, failure. A restore point therefore counts only if it is not contradicted by another row in
+    /// which the run has ended. [`JobStatus::Unknown`] is below failures, because an unknown status is not necessarily
+    /// a failure and must not hide one.
     pub const fn severity(self) -> u8 {
         match self {
             Self::Finished => 0,
@@ -341,7 +341,8 @@ mod tests {
             let _ = job_status(&text);
         }
 
-        /// A combination of words from statuses is a success only if it is exactly the text of a successful status.
+        /// A combination of words from statuses is a success only if, apart from separators, it is exactly the text of
+        /// a successful status.
         #[test]
         fn success_needs_an_exact_word(text in "((un|not|finished|successful|failed|with|exception|2|[-_ .,?]){1,4})") {
             let success = ["finished", "successful", "2"];

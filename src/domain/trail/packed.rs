@@ -12,7 +12,7 @@
 //! | 2 or more | id: number of leading bytes shared with the last encoded id, number of other bytes, and those bytes |
 //!
 //! Numbers are stored with seven bits per byte, lowest bits first; the eighth bit indicates that another byte follows.
-//! If a number can be negative, its lowest bit is the sign.
+//! Numbers that can be negative are zigzag-encoded, so that the lowest bit is the sign.
 
 use super::{PastRun, TRAIL_RUNS};
 use crate::domain::status::JobStatus;
