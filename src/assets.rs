@@ -1,4 +1,4 @@
-//! Dashboards and rules, embedded so that they match the exporter's version.
+//! Dashboards, rules and runbooks, embedded so that they match the exporter's version.
 
 mod links;
 
@@ -65,13 +65,14 @@ pub const GRAFANA_ALERTS: Asset = Asset {
     content: include_str!("../deploy/grafana/elements-alerts.yaml"),
 };
 
-/// UID of the data source in [`GRAFANA_ALERTS`]. It exists in every Grafana Cloud stack.
+/// UID of the data source in [`GRAFANA_ALERTS`]. This data source exists in every Grafana Cloud stack.
 pub const DEFAULT_DATASOURCE: &str = "grafanacloud-prom";
 
 /// Runbooks of the alerts, in Markdown.
 pub const RUNBOOKS: &str = include_str!("../docs/runbooks.md");
 
-/// Whether all file names consist only of letters, digits, `-`, `_` and `.`. Pages need not escape such names.
+/// Whether the file names of all dashboards and rules consist only of ASCII letters, digits, `-`, `_` and `.`. Pages
+/// need not escape such names.
 pub const NAMES_ARE_PLAIN: bool = names_are_plain(DASHBOARDS) && names_are_plain(RULES);
 
 const fn names_are_plain(assets: &[Asset]) -> bool {

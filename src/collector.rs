@@ -77,15 +77,15 @@ pub const ALL: &[CollectorDescriptor] = &[
 pub struct Plan {
     /// Whether the collector is enabled.
     pub enabled: bool,
-    /// Time between two polls of a target, from 1 s to 30 days.
+    /// Time between two polls of a target, from 1 s to 30 days, except in [`Plan::OFF`].
     pub interval: Duration,
     /// Age at which values expire, counted from the poll that returned them; at least 1 s. If it is shorter than the
-    /// interval, values expire before the next poll.
+    /// interval, values expire before the next poll. Dated facts never expire.
     pub stale_after: Duration,
 }
 
 impl Plan {
-    /// The plan of a disabled collector.
+    /// A plan that disables a collector.
     pub const OFF: Self = Self {
         enabled: false,
         interval: Duration::MAX,
@@ -124,7 +124,8 @@ impl Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
     /// All customers in one poll. The customers are polled separately if the list is forbidden. They are also polled
-    /// separately if they are configured by id and API v1 is used, because API v1 cannot filter the list.
+    /// separately if they are configured by id and API v1 is used, because API v1 cannot filter the list. Optional
+    /// collectors never poll them separately, and `customers` does so only if ids are configured.
     Partner,
     /// Each customer in its own poll.
     Customer,
@@ -214,7 +215,7 @@ pub struct Context {
     pub settings: Arc<CollectorSettings>,
     /// Age at which the collector's values expire; `Duration::MAX` while rendering.
     pub stale_after: Duration,
-    /// Name of the target customer's organization; empty if unknown.
+    /// Name of the customer's organization; empty if it is unknown, or if the target is the partner.
     pub organization: Arc<str>,
     /// Records of earlier polls; `None` while rendering.
     pub records: Option<Arc<dyn RecordSource>>,
@@ -275,9 +276,9 @@ pub struct CollectorSettings {
     pub attributes: Option<Arc<AttributeTable>>,
     /// Recovery point objectives.
     pub rpo: Objectives,
-    /// Products whose licences are collected; all if empty.
+    /// Products whose subscriptions are exposed; all if empty.
     pub license_services: Vec<Pattern>,
-    /// Products whose licences count as backup licences.
+    /// Products whose subscriptions count as backup licences.
     pub backup_services: Vec<Pattern>,
     /// Meaning of a gigabyte in API values.
     pub gigabyte: Gigabyte,
@@ -297,7 +298,7 @@ pub struct PollOutput<R = Arc<dyn Record>> {
     pub records: BTreeMap<CustomerId, R>,
     /// The failure that left the records incomplete, if any.
     pub incomplete: Option<Failure>,
-    /// Job runs that have completed since the previous poll.
+    /// Newly completed job runs.
     pub ended: Vec<(CustomerId, CompletedRun)>,
 }
 
@@ -337,9 +338,9 @@ pub trait Collector: 'static {
     const ENDPOINTS: &'static [Endpoint] = &[Self::ENDPOINT];
     /// Default interval.
     const INTERVAL: Duration;
-    /// Whether the collector is optional, which means that it is disabled by default and requires API v3. A customer
-    /// for whom the API returns 403 or 404 counts as lacking the service. If several polls are due, those of optional
-    /// collectors start last.
+    /// Whether the collector is optional, which means that it is disabled by default and requires API v3. If the API
+    /// returns 403 or 404 for a customer without unexpired data, the customer counts as lacking the service. Polls of
+    /// optional collectors have the lowest priority.
     const IS_OPTIONAL: bool = false;
     /// Estimated cost of a poll.
     const PRICE: Price = Price::ONE;
@@ -349,18 +350,19 @@ pub trait Collector: 'static {
     const SCOPE_V3: &'static str;
     /// Whether a changed customer status triggers a poll.
     const POLLS_ON_STATUS_CHANGE: bool = false;
-    /// The collector whose records list the items that this collector polls. A target is polled again when its list of
-    /// items changes.
+    /// The collector whose records list the items that this collector polls. A target is polled again when its items
+    /// change. See [`Collector::lists_other_items`].
     const ITEMS_FROM: Option<CollectorId> = None;
     /// The collector whose records determine this collector's requests. A target is polled after each successful poll
-    /// by the other collector, and never before the first such poll.
+    /// by the other collector, unless the target lacks this collector's service. It is never polled before the first
+    /// such poll.
     const AFTER: Option<CollectorId> = None;
     /// Type of the targets.
     type Target: PollTarget;
     /// Type of a customer's record. Its default value is an empty record.
     type Record: Default + Serialize + DeserializeOwned + fmt::Debug + Send + Sync + 'static;
 
-    /// Polls a target. `previous` is the customer's last record; `None` for the partner.
+    /// Polls a target. `previous` is the customer's last record, if there is one; `None` for the partner.
     fn poll(
         api: &Api,
         target: &Self::Target,
@@ -369,7 +371,8 @@ pub trait Collector: 'static {
     ) -> impl Future<Output = Result<PollOutput<Self::Record>, Failure>> + Send;
 
     /// Completes the record of an incomplete poll with rows from the previous record. The default implementation
-    /// returns the new record unchanged, which suits records with a single row.
+    /// returns the new record unchanged. This suits records with a single row, and collectors that carry rows over in
+    /// `poll`.
     fn complete(previous: &Self::Record, partial: Self::Record) -> Self::Record {
         let _ = previous;
         partial
@@ -381,7 +384,7 @@ pub trait Collector: 'static {
     }
 
     /// Splits a record into the rows of the latest response and the rows carried over from earlier responses. Returns
-    /// `None` if all rows are fresh.
+    /// `None` if no rows are carried over.
     fn split(record: &Self::Record) -> Option<(Self::Record, Self::Record)> {
         let _ = record;
         None
@@ -394,7 +397,8 @@ pub trait Collector: 'static {
         true
     }
 
-    /// Returns whether a record and the previous record list different items. See [`Collector::ITEMS_FROM`].
+    /// Returns whether the items in a record differ from those in the previous record. An implementation may ignore
+    /// removed items. See [`Collector::ITEMS_FROM`].
     fn lists_other_items(record: &Self::Record, previous: &Self::Record) -> bool {
         let _ = (record, previous);
         false
@@ -479,7 +483,8 @@ impl RenderedRecord {
 pub trait RecordSource: fmt::Debug + Send + Sync {
     /// Returns a collector's record of a customer.
     fn record(&self, collector: CollectorId, customer: &CustomerId) -> Option<Arc<dyn Record>>;
-    /// Returns a customer id as it is spelled in the customer list. Ids that differ only in case are equal.
+    /// Returns a customer id as it is spelled in the customer list. GUIDs that differ only in case are equal. An
+    /// unknown id is returned unchanged.
     fn canonical_id(&self, customer: CustomerId) -> CustomerId;
     /// Returns the last known name of a customer's organization; empty if no name is known.
     fn organization(&self, customer: &CustomerId) -> Arc<str>;

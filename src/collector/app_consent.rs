@@ -69,7 +69,7 @@ impl Collector for AppConsent {
     }
 
     fn tables(record: &Self::Record, _customer: &CustomerId, context: &Context, sink: &mut impl ShapeSink) {
-        // The record may predate the settings.
+        // The record may predate the current settings.
         let requested = &context.settings.consent_products;
         let rows: Vec<Consent> = record
             .iter()

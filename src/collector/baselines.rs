@@ -26,7 +26,7 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    /// Merges another row of the tenant. Keeps the worse status, the larger number of drifts and the later times.
+    /// Merges another row of the tenant. Keeps the worse status, the higher drift count and the later times.
     fn merge_worse(&mut self, other: Self) {
         if severity(other.status) > severity(self.status) {
             self.status = other.status;

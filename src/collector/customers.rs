@@ -29,12 +29,12 @@ pub struct Customer {
     country: String,
     status: Option<CustomerStatus>,
     management_mode: Option<ManagementMode>,
-    /// Number of tenants; `None` if the response does not list them.
+    /// Number of tenants; `None` if the API has not listed them.
     tenants: Option<usize>,
     /// The tenants that have an id. Older state files lack this field.
     #[serde(default)]
     named_tenants: Vec<Tenant>,
-    /// Whether a v3 response lacked the field `tenants`.
+    /// Whether a v3 response contained no valid list of tenants.
     #[serde(skip)]
     lacks_tenants: bool,
 }
@@ -182,8 +182,8 @@ const TENANTS: Names = &["tenants"];
 const STATUS: Names = &["jobStatus"];
 const MODE: Names = &["managementMode"];
 
-/// Parses a customer's tenants. Returns the tenants that have an id, without duplicates, and the number of tenants
-/// without an id.
+/// Parses a customer's tenants. Returns the tenants that have a valid id, without duplicates, and the number of tenants
+/// without a valid id.
 fn parse_tenants(row: &Row<'_>, tenants: &[&RawValue]) -> (Vec<Tenant>, usize) {
     let mut named: BTreeMap<TenantId, Tenant> = BTreeMap::new();
     let mut without_id = 0;
@@ -241,7 +241,7 @@ fn parse_row(row: &Row<'_>, generation: Generation) -> Option<(CustomerId, Custo
     Some((id, customer))
 }
 
-/// Returns the worse of two statuses that duplicate rows contain for the same customer.
+/// Returns the worse status of two rows for the same customer.
 fn worse(one: Option<CustomerStatus>, other: Option<CustomerStatus>) -> Option<CustomerStatus> {
     let rank = |status: Option<CustomerStatus>| match status {
         None => 0,

@@ -124,8 +124,8 @@ impl CollectorDescriptor {
         (self.metrics)()
     }
 
-    /// Parses and renders a record from the state file. Returns `None` if the format has changed, for example after an
-    /// upgrade.
+    /// Parses and renders a record from the state file. Returns `None` if the record cannot be parsed, for example
+    /// because an upgrade has changed its format.
     pub fn restore(&self, json: &RawValue, customer: &CustomerId, context: &Context) -> Option<RenderedRecord> {
         let (rendered, _) = self.render((self.parse)(json)?, customer, context)?;
         Some(rendered)
@@ -136,7 +136,7 @@ impl CollectorDescriptor {
         (self.is_quiet)(record)
     }
 
-    /// Returns whether a record and the previous record list different items.
+    /// See [`Collector::lists_other_items`].
     pub fn lists_other_items(&self, record: &dyn Record, previous: &dyn Record) -> bool {
         (self.lists_other_items)(record, previous)
     }
@@ -146,7 +146,7 @@ impl CollectorDescriptor {
         (self.without_tenants)(record, removed)
     }
 
-    /// Renders a record. Also returns the number of rows that were dropped because their series already existed.
+    /// Renders a record. Also returns the number of rows that were dropped because an earlier row has the same labels.
     /// Returns `None` for another collector's record.
     pub fn render(
         &self,

@@ -43,7 +43,7 @@ const OTHER: &str = "other";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ModuleReport {
     key: ModuleKey,
-    /// The newest run whose report was requested.
+    /// Key of the latest run whose report was requested.
     #[serde(rename = "asked")]
     run_key: RunKey,
     /// Start of that run. It distinguishes runs with the same id.
@@ -55,7 +55,7 @@ pub(super) struct ModuleReport {
     /// Number of these polls whose request failed with an error such as status 500.
     #[serde(default)]
     failed: u32,
-    /// The report of that run.
+    /// The report of that run; `None` if it has not been received, or if a newer run has completed.
     report: Option<Report>,
 }
 
@@ -229,7 +229,7 @@ async fn update_reports<Request: Future<Output = Result<(Option<Report>, usize),
     }
 }
 
-/// Maximum number of times that a report is fetched if its total does not match its rows.
+/// Maximum number of times that one poll fetches a report if its pages are inconsistent.
 const MAX_ATTEMPTS: usize = 2;
 
 /// Fetches the report of a run. Returns the report, or `None` if it has no valid rows, and the number of invalid rows.
@@ -319,8 +319,8 @@ impl Tally {
     }
 }
 
-/// Returns an object's error: its code, or else its masked comment. A code that looks like a sentence, an address, an
-/// id or a dotted name is also masked.
+/// Returns an object's error: its code, or else its masked comment, or else [`OTHER`]. A code that is too long or looks
+/// like a sentence, an address, an id or a dotted name is also masked.
 fn error_label(row: &Row<'_>) -> String {
     let is_code = |code: &str| {
         let is_code_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte);

@@ -27,7 +27,7 @@ use crate::domain::{
 };
 use crate::exposition::ShapeSink;
 
-/// The completed runs of a module or backup scope, newest first.
+/// The trail of a module or backup scope: its newest completed runs, newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleRuns {
     /// The module or backup scope.
@@ -36,8 +36,8 @@ pub struct ModuleRuns {
     pub runs: Vec<PastRun>,
 }
 
-/// Returns the completed runs stored in a record of this collector, by module or backup scope. Modules and scopes that
-/// are no longer listed are included.
+/// Returns the trails in a record of this collector. Includes modules and backup scopes that are no longer listed.
+/// Omits those that the settings do not select, and those without a completed run.
 pub fn past_runs(record: &dyn super::Record, settings: &CollectorSettings) -> Vec<ModuleRuns> {
     let record = record.as_any().downcast_ref::<Record>();
     let modules = record.into_iter().flat_map(Record::modules);
@@ -166,7 +166,7 @@ async fn merge_list(
     (record, ended, unreadable)
 }
 
-/// Parses a row into its module and its run; returns `None` if the row does not identify its module.
+/// Parses a row into its module and its run; returns `None` if the row does not identify its module or backup scope.
 fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     let service = row.named(&["jobType"], domain::service)?;
     // A scan does not belong to a module.
@@ -174,7 +174,8 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     let job_module = row.named(&["jobModule"], domain::module).or_else(module_of_scan)?;
     let scope = row.text(&[SCOPE]).map(|name| domain::truncate(&name).into_owned());
     if scope.is_none() && row.is_structured(&[SCOPE]) {
-        // Without its scope, the run would be merged with the runs of other scopes, and could hide their failures.
+        // Without their scopes, such runs would count as runs of one module, and the success of one scope could hide
+        // the failure of another.
         return None;
     }
     let id = row.text(&["jobId"]);
@@ -187,7 +188,7 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     let has_started = start.valid.is_some();
     let is_in_future = start.is_future() || end.is_future();
     let status = match row.job_status(&["status"]) {
-        // A restore point in the future is invalid.
+        // A run whose start or end is in the future does not count as a restore point.
         Some(word) if is_in_future && word.resolve(has_started).is_restore_point() => JobStatus::Unknown,
         Some(word) => word.resolve(has_started),
         None if row.is_structured(&["status"]) => JobStatus::Unknown,
@@ -199,8 +200,8 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
     };
     let has_time = |names| row.text(names).is_some_and(|text| domain::timestamp(&text) != Ok(None));
     let has_times = has_time(START) || has_time(END);
-    // A run without objects, or one that failed before any times were recorded, is assumed to have ended when its row
-    // was last modified.
+    // A completed run whose row has neither a start nor an end is assumed to have ended at the last modification. A
+    // restore point must also lack an id, as every run without objects does.
     let may_lack_end = status.has_ended(false) && (id.is_none() || !status.is_restore_point());
     let undated_end = modified.valid.filter(|_| may_lack_end && !has_times);
     let failed = row.count(&["failedCount"]);
@@ -212,8 +213,8 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
         .and_then(domain::parse_id)
         .filter(|_| is_reported)
         .map(Box::from);
-    // The key contains the time as reported, because a time ahead of the exporter's clock is capped at the current
-    // time. The capped time would give the run a different key in each poll.
+    // Without an id, the key is computed from the reported start or end. A valid time ahead of the exporter's clock is
+    // capped at the current time, and the capped time would give the run a different key in each poll.
     let reported_end = end.value.or(undated_end.and(modified.value));
     let key = RunKey::new(id.as_deref(), start.value, reported_end);
     let start_or_modified = start.valid.or(modified.valid.filter(|_| !has_times));
@@ -246,10 +247,10 @@ fn parse_row(row: &Row<'_>, now: Timestamp) -> Option<(ModuleKey, Run)> {
 /// The only service whose runs have reports.
 pub(super) const REPORTED_SERVICE: &str = "Microsoft 365";
 
-/// The latest completed run of a listed module or backup scope, with the id under which its report is requested.
+/// The latest completed run of a listed module or backup scope, and the id for requesting its report.
 pub(super) struct ReportableRun {
     pub(super) key: ModuleKey,
-    /// Id of the run; `None` if the run has no report.
+    /// Id of the run; `None` if no report is requested for it, or if no run has completed.
     pub(super) run: Option<Box<str>>,
     pub(super) started: Option<Timestamp>,
 }
@@ -265,7 +266,7 @@ pub(super) fn reportable_runs(record: &dyn super::Record) -> Option<Vec<Reportab
     Some(runs.collect())
 }
 
-/// Returns the services in a record of this collector; `None` for another collector's record.
+/// Returns the services of the listed modules in a record of this collector; `None` for another collector's record.
 pub(super) fn listed_services(record: &dyn super::Record) -> Option<BTreeSet<Cow<'static, str>>> {
     let record = record.as_any().downcast_ref::<Record>()?;
     Some(record.listed().map(|module| module.service.clone()).collect())
@@ -277,7 +278,8 @@ const START: Names = &["startTime"];
 const END: Names = &["endTime"];
 
 /// Returns the assumed end of a run whose end is unknown. For a restore point, this is the start, because the data may
-/// be that old. For a failure without any times, this is the current time, so that the failure counts.
+/// be that old. If the row has neither a start nor an end, the last modification replaces the start. For a failure
+/// without a valid start, this is the current time, so that the failure counts.
 fn assumed_end(
     status: JobStatus,
     start: Option<Timestamp>,

@@ -18,7 +18,7 @@ use crate::domain::{self, CustomerId, Gigabyte, KnownNames, Pattern, Size, Tenan
 use crate::exposition::ShapeSink;
 
 /// Maximum number of subscriptions in one list: ten for each of fifty thousand customers. In memory, a minimal row
-/// takes up thirty times its length, so limiting the size of responses is not enough.
+/// takes up thirty times its length in JSON, so limiting the size of responses is not enough.
 const MAX_PRODUCTS: usize = 500_000;
 
 /// Index of the first shape whose metrics describe tenants. The metrics of all later shapes also describe tenants.

@@ -14,8 +14,8 @@ const MAX_POLLED_TENANTS: usize = 500;
 
 const TOO_MANY_TENANTS: &str = "the customer has more than 500 tenants; only 500 are polled";
 
-/// Records of the parts of a target: a customer's tenants, or a tenant's products. In the state file, the fields keep
-/// the names that older versions used.
+/// Records by part. The parts are a customer's tenants, or a tenant's products. In the state file, the fields keep the
+/// names that older versions used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Parts<K: Ord, R> {
     #[serde(rename = "tenants", alias = "consented")]
@@ -48,8 +48,8 @@ impl<K: Ord, R> Parts<K, R> {
 }
 
 impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
-    /// Splits the parts into fresh and last known records; returns `None` if all are fresh. `split` does the same for a
-    /// record that is itself a map of parts.
+    /// Splits the parts into those with new records and those with last known records; returns `None` if all records
+    /// are new. `split` splits a record that itself consists of parts.
     pub(super) fn split(&self, split: impl Fn(&R) -> (R, R)) -> Option<(Self, Self)> {
         let (mut fresh, mut held) = (Self::default(), Self::default());
         for (key, record) in &self.records {
@@ -66,7 +66,7 @@ impl<K: Clone + Ord, R: Clone + Default + PartialEq> Parts<K, R> {
         (!held.records.is_empty()).then_some((fresh, held))
     }
 
-    /// Splits parts whose records are entirely fresh or entirely last known.
+    /// Splits parts whose records are entirely new or entirely last known.
     pub(super) fn split_by_key(&self) -> Option<(Self, Self)> {
         self.split(|record| (record.clone(), R::default()))
     }
@@ -184,13 +184,13 @@ where
     Ok(PollOutput::of_customer(customer, record, 0, endpoint).with_failure(incomplete.or(problem)))
 }
 
-/// Polls each part. In the result, a part has a fresh or last known record, or is unlicensed. A part without
-/// a last known record is left out if its request failed, or if its response was empty and empty responses are not
-/// kept.
+/// Polls each part. In the result, a part has a new or last known record, or is unlicensed. A part is left out if its
+/// request failed and no earlier record is known. It is also left out if its response was empty, unless an unexpired
+/// record is known or empty responses count as records.
 ///
 /// # Errors
-/// Returns an error if a failure affects all parts, or if no request succeeded. The previous record is then kept until
-/// it expires.
+/// Returns an error if a failure affects all parts, or if a request failed and none succeeded. The previous record is
+/// then kept until it expires.
 pub(super) async fn request_all<K, R, F, Request>(
     keys: Vec<K>,
     endpoint: Endpoint,

@@ -88,7 +88,7 @@ impl CustomerList {
     }
 }
 
-/// Returns the body of a v3 request for one customer, or for the configured customers.
+/// Returns the body of a v3 request for one customer, for the configured customers, or for all customers.
 fn customer_filter(target: &Target, context: &Context) -> String {
     match target {
         Target::Customer(id) => serde_json::json!({ "customerIds": [id.as_str()] }).to_string(),
@@ -128,8 +128,8 @@ pub(super) fn signed_float(number: i64) -> f64 {
     number as f64
 }
 
-/// Returns the valid rows of a response, followed by the previous rows that are missing from the response. The new
-/// version of such a row may be one of the invalid rows. `hold` marks each previous row as carried over.
+/// Returns the valid rows of a response, followed by the previous rows that are not among them. The new version of such
+/// a row may be one of the invalid rows. `hold` marks each of the previous rows as carried over.
 pub(super) fn keep_missing<R: Clone, K: Ord>(
     previous: &[R],
     mut partial: Vec<R>,
@@ -157,7 +157,7 @@ pub(super) fn hold_known<R: Clone>(
     Some(row)
 }
 
-/// Splits rows into fresh rows and rows that are carried over; returns `None` if all rows are fresh.
+/// Splits rows into new rows and rows that are carried over; returns `None` if no rows are carried over.
 pub(super) fn split_rows<R: Clone>(rows: &[R], is_held: impl Fn(&R) -> bool) -> Option<(Vec<R>, Vec<R>)> {
     let (held, fresh): (Vec<R>, Vec<R>) = rows.iter().cloned().partition(is_held);
     (!held.is_empty()).then_some((fresh, held))

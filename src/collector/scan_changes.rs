@@ -23,7 +23,7 @@ const OTHER_CONTAINERS: &str = "(other)";
 /// A scan profile's daily report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Whether the report is carried over from an earlier response because the latest response had invalid rows.
+    /// Whether the report is carried over from an earlier response because the latest poll was incomplete.
     #[serde(default)]
     held: bool,
     profile_id: String,

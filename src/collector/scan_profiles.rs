@@ -1,4 +1,4 @@
-//! Scan profiles: scope, mode and schedule of scans.
+//! Scan profiles: mode, schedule, options and containers of scans.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,8 @@ use crate::exposition::{Label, Shape, ShapeSink, gauge, info, label, timestamp};
 /// A scan profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
-    /// Whether the profile is carried over from an earlier response because the latest poll was incomplete.
+    /// Whether the profile is carried over from an earlier response because the latest poll was incomplete. Also true
+    /// for a new profile if the request for its details returned status 404.
     #[serde(default)]
     held: bool,
     id: String,

@@ -45,7 +45,7 @@ type Key = (TenantId, Cow<'static, str>);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct CustomerSeats {
     seats: Vec<Seats>,
-    /// Types without a tenant, each with the time of the empty response or of status 403 or 404.
+    /// Types without a tenant, each with the time of the response, which was empty or had status 403 or 404.
     #[serde(rename = "empty")]
     empty_since: BTreeMap<u16, Timestamp>,
     /// Types for which the API returned no tenants, or status 403 or 404, but whose last known seats are still served.
@@ -95,8 +95,8 @@ impl Collector for TenantSeats {
                 record.empty_since.insert(number, *since);
                 continue;
             }
-            let since = previous.and_then(|previous| previous.last_known_since.get(&number));
-            let since = since.copied().unwrap_or(context.now);
+            let missing_since = previous.and_then(|previous| previous.last_known_since.get(&number).copied());
+            let since = missing_since.unwrap_or(context.now);
             let is_known =
                 previous.is_some_and(|previous| previous.contains_service(service)) && !is_expired(since, context);
             // `complete` adds the last known seats to an incomplete response.
@@ -120,7 +120,12 @@ impl Collector for TenantSeats {
                     record.empty_since.insert(number, context.now);
                     results.deny(cause);
                 }
-                Err(cause) if cause.error.is_resource_error() => results.fail(cause),
+                Err(cause) if cause.error.is_resource_error() => {
+                    record
+                        .last_known_since
+                        .extend(missing_since.map(|since| (number, since)));
+                    results.fail(cause);
+                }
                 Err(cause) => return Err(cause),
             }
         }
@@ -166,7 +171,7 @@ async fn add_seats(
     let endpoint = Endpoint::TenantSeats;
     let unreadable = super::read_rows(rows, endpoint, observer, |row| {
         let mut seats = parse_row(row, service)?;
-        if known.len() >= MAX_TENANTS {
+        if known.len() >= MAX_TENANTS && !known.contains_key(&seats.key()) {
             observer.decode_error(endpoint, "tenantId", "a tenant beyond the limit");
             return None;
         }

@@ -24,7 +24,7 @@ pub(super) struct Counts {
     unprotected: usize,
 }
 
-/// Maximum number of distinct modules. The reference lists two.
+/// Maximum number of distinct modules per tenant. The reference lists two.
 const MAX_MODULES: usize = 16;
 
 /// The collector `user_protection`.
@@ -139,7 +139,8 @@ async fn count_users(rows: &[Box<RawValue>], observer: &dyn Observer) -> TenantR
     }
 }
 
-/// Parses a user's modules and returns whether the user is protected in each, or `None` if any module is invalid.
+/// Returns whether a user is protected, by module; `None` if the list of modules is missing or contains an invalid
+/// entry.
 fn parse_statuses(row: &Row<'_>) -> Option<BTreeMap<Cow<'static, str>, bool>> {
     const STATUSES: Names = &["moduleStatus"];
     let mut modules: BTreeMap<Cow<'static, str>, bool> = BTreeMap::new();

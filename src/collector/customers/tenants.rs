@@ -18,7 +18,7 @@ pub(in crate::collector) const CUSTOMER_TENANTS: Metric = Metric::gauge(
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::collector) struct Tenant {
     pub(in crate::collector) id: TenantId,
-    /// Name of the tenant; empty if the API returns none.
+    /// Name of the tenant; empty if none is known.
     pub(in crate::collector) name: String,
 }
 

@@ -1,4 +1,4 @@
-//! A customer's jobs record.
+//! The record of the jobs collector: a customer's modules with their runs, and the customer's scans.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::collector::FUTURE_TOLERANCE;
 use crate::domain::{self, History, JobStatus, KnownNames, ModuleKey, PastRun, Run, Timestamp};
 
-/// Maximum number of modules and backup scopes stored for a customer. The vendor's reference lists about sixty modules,
+/// Maximum number of modules and backup scopes stored for a customer. The vendor's reference lists about forty modules,
 /// and customers have dozens of scopes. The limit protects against names that keep changing.
 const MAX_MODULES: usize = 1_000;
 
@@ -30,8 +30,9 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
     pub(super) history: History,
-    /// Whether the module is in the latest list, rather than carried over from an earlier list. An unlisted module is
-    /// stored but not rendered, so that no run is counted twice and no restore point is lost if it is listed again.
+    /// Whether the module is in the latest list or, if that list had invalid rows, is carried over. An unlisted module
+    /// is stored but not rendered, so that no run is counted twice and no restore point is lost if the module is listed
+    /// again.
     listed: bool,
     /// Whether the module is carried over from an earlier list because the latest list had invalid rows.
     #[serde(default)]
@@ -66,12 +67,12 @@ pub struct CompletedRun {
     pub run: PastRun,
 }
 
-/// Maximum age of a newly completed run at the time of the previous list. An older run counts as newly completed only
-/// if it ended after the newest known run. Otherwise, it is in the list only because the filter or the API version
-/// changed. The maximum age exceeds the lag between API replicas.
+/// Maximum age of a newly completed run at the time of the previous list. An older run of a known module counts as
+/// newly completed only if it ended after the module's latest completed run. Otherwise, it is probably listed only
+/// because the filter or the API version changed. The maximum age exceeds the delay between API replicas.
 const MAX_COMPLETION_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// The rows of a list: runs by module, and scans by service.
+/// The rows of a list: runs by module or backup scope, and scans by service.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     runs: BTreeMap<ModuleKey, Vec<Run>>,
@@ -84,7 +85,7 @@ impl Listed {
         self.runs.entry(key).or_default().push(run);
     }
 
-    /// Adds a scan. If a service has several scans, the worst is kept.
+    /// Adds a scan. If a service has several scans, the worst status is kept.
     pub(super) fn add_scan(&mut self, service: &'static str, status: JobStatus) {
         match self.scans.get_mut(service) {
             None => {
@@ -195,8 +196,8 @@ impl Record {
     }
 
     /// Returns the cutoff for a module's runs in the next list: runs that ended after the cutoff count as newly
-    /// completed. A customer's first list, and the first list that contains a module, also include older runs, which do
-    /// not count as newly completed.
+    /// completed. The first list that contains a module also contains older runs, which do not count as newly
+    /// completed.
     fn completion_cutoff(&self, known: Option<&Module>) -> CompletionCutoff {
         let listed_at = self.listed_at;
         match known {
@@ -214,7 +215,8 @@ impl Record {
         self.modules.iter().filter(|module| module.listed)
     }
 
-    /// Splits the record into fresh rows and rows that are carried over; returns `None` if all rows are fresh.
+    /// Returns the record without the modules and scans that are carried over, and a record of only these; `None` if
+    /// there are none.
     pub(super) fn split(&self) -> Option<(Self, Self)> {
         let (held, modules): (Vec<_>, Vec<_>) = self.modules.iter().cloned().partition(|module| module.held);
         let (held_scans, scans): (Vec<_>, Vec<_>) = self.scans.iter().cloned().partition(|scan| scan.held);
@@ -260,7 +262,7 @@ impl Module {
 struct CompletionCutoff(Option<Timestamp>);
 
 impl CompletionCutoff {
-    /// Returns whether a run counts as newly completed. A run without any time always does.
+    /// Returns whether a run counts as newly completed. A run without a start or end always does.
     fn admits(self, run: &PastRun) -> bool {
         let occurred_at = run.occurred_at();
         self.0.is_none_or(|cutoff| occurred_at.is_none_or(|at| at > cutoff))

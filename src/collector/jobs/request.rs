@@ -1,4 +1,4 @@
-//! Requests for all jobs, or for jobs of the configured types and modules.
+//! Requests for all job runs, or for the job runs of the configured types and modules.
 
 use serde_json::value::RawValue;
 
@@ -6,7 +6,8 @@ use crate::api::{Api, Endpoint, Failure, v1, v3};
 use crate::collector::CollectorSettings;
 use crate::domain::{self, CustomerId};
 
-/// Fetches the jobs that the settings select, either in one list or in one list per selected type and module.
+/// Fetches a customer's job runs, either in one list or in a list for each selected type and module. The rows may
+/// include runs that the settings do not select.
 pub(super) async fn fetch_rows(
     api: &Api,
     customer: &CustomerId,
@@ -45,8 +46,8 @@ pub(super) async fn fetch_rows(
 }
 
 impl CollectorSettings {
-    /// Returns whether the settings select jobs of a service and module, given their current names. A name without a
-    /// number is selected only if there is no filter.
+    /// Returns whether the settings select job runs of a service and module, given their current names. A service or
+    /// module whose name has no number is selected only if the respective filter is empty.
     pub(in crate::collector) fn selects(&self, service: &str, job_module: &str) -> bool {
         let contains = |selected: &[u16], number_of: fn(&str) -> Option<u16>, name: &str| {
             selected.is_empty() || number_of(name).is_some_and(|number| selected.contains(&number))
@@ -56,12 +57,14 @@ impl CollectorSettings {
     }
 
     /// Returns the type and module of each v1 request, whose path contains both. Returns no pairs if only types are
-    /// configured, or if a type or module has no v1 name. The whole list is then fetched and filtered.
+    /// configured, if a module's type is unknown, or if a type or module has no v1 name. The whole list is then fetched
+    /// and filtered.
     fn v1_pairs(&self) -> Vec<(&'static str, &'static str)> {
         let mut pairs = Vec::new();
         for job_module in self.job_modules.iter().copied() {
             let types = match domain::service_of_module(job_module) {
                 Some(job_type) => vec![job_type],
+                None if self.job_types.is_empty() => return Vec::new(),
                 None => self.job_types.clone(),
             };
             for job_type in types {

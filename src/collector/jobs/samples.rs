@@ -13,13 +13,13 @@ pub(super) struct RenderedModule {
     pub(super) module: Arc<Module>,
     /// The objective; `Objective::default()` if none applies.
     pub(super) objective: Objective,
-    /// Whether the module or backup scope is abandoned; `None` if no run is known.
+    /// Whether the module or backup scope is abandoned; `None` if no run has a start or an end, known or assumed.
     pub(super) is_abandoned: Option<bool>,
     pub(super) makes_restore_points: bool,
     gigabyte: Gigabyte,
 }
 
-/// A count of runs or objects with one status or result.
+/// Number of runs with one status, or of objects with one result.
 pub(super) struct LabelledCount {
     pub(super) module: Arc<Module>,
     /// The status or result.
@@ -66,13 +66,13 @@ impl RenderedModule {
         self.module.history.latest_completed()
     }
 
-    /// Returns the history if the module creates restore points and has run.
+    /// Returns the history if the module creates restore points and has a completed run.
     pub(super) fn backup_history(&self) -> Option<&History> {
         let history = &self.module.history;
         (self.makes_restore_points && history.has_run()).then_some(history)
     }
 
-    /// Returns a time from the backup history; 0 if the history has no such time.
+    /// Returns a time from the backup history, or 0 if the history has no such time; `None` without a backup history.
     fn time_or_zero(&self, time_of: fn(&History) -> Option<Timestamp>) -> Option<f64> {
         let history = self.backup_history()?;
         Some(time_of(history).map_or(0.0, Timestamp::as_unix_seconds))

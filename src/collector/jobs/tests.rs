@@ -1,4 +1,4 @@
-//! Tests of the jobs collector. The first half of this file builds the rows for all tests.
+//! Tests of the jobs collector. The first half of this file contains the helpers for all tests.
 
 mod ended;
 mod invalid;
@@ -14,7 +14,7 @@ use crate::api::auth;
 use crate::collector::CollectorId;
 use crate::exposition::CustomerTables;
 
-/// The time of the first list, 2026-11-29 12:00 UTC.
+/// Reference time of the tests, 2026-11-29 12:00 UTC.
 const NOW: i64 = 1_795_953_600;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -22,7 +22,7 @@ const RPO: f64 = 26.0 * 3_600.0;
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// The reported shapes of invalid values.
+    /// The invalid values as reported: masked, or described in words.
     undecoded: Mutex<Vec<String>>,
     duplicates: AtomicU64,
 }
@@ -42,7 +42,7 @@ impl Observer for Counts {
     fn token(&self, _: Duration) {}
 }
 
-/// Successive lists of one customer, and the resulting record.
+/// A customer whose lists are merged one after another, with the resulting record.
 #[derive(Default)]
 struct Customer {
     record: Option<Record>,
@@ -167,7 +167,7 @@ enum Kind {
     Disabled,
     NotStarted,
     Waiting,
-    /// A scope that was abandoned long ago, after a failure.
+    /// A failed run, long ago, of a module that is now abandoned.
     AbandonedFailed,
     AbandonedFinished,
 }
@@ -254,8 +254,7 @@ impl Kind {
         matches!(self.status().0, 2..=5)
     }
 
-    /// Returns the end of the run or, failing that, its start or last modification; `None` if the row does not describe
-    /// a run.
+    /// Returns the end of the run or, failing that, its start or last modification; `None` if no run has started.
     fn occurred_at(self, now: i64) -> Option<i64> {
         let (start, end, modified) = self.times(now);
         let dated = end.or(start);

@@ -11,17 +11,19 @@ const MAX_MATCHED: usize = 64;
 /// Removes duplicate subscriptions, and returns how many were removed.
 pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     let before = products.len();
-    products.sort_by(|one, other| {
-        let key = |product: &Product| (product.expiration, product.contract_end, product.purchased_seats);
-        (&one.identity, key(one)).cmp(&(&other.identity, key(other)))
+    products.sort_by_cached_key(|product| {
+        let values = (product.expiration, product.contract_end, product.purchased_seats);
+        // Subscriptions are equal only if all other fields are, too.
+        (product.identity.clone(), values, format!("{product:?}"))
     });
     products.dedup();
     u64::try_from(before - products.len()).unwrap_or(u64::MAX)
 }
 
-/// Assigns labels that distinguish the subscriptions of one service. A label begins with the subscription's digest,
-/// which does not change when the subscription is renewed, extended or moved to other storage. Subscriptions with the
-/// same digest are numbered, and keep their numbers for as long as they match a subscription in `previous`.
+/// Assigns labels that distinguish the subscriptions of one service. The label of a service's only subscription is
+/// empty. Other labels begin with the subscription's digest, which does not change when the subscription is renewed,
+/// extended or moved to other storage. Subscriptions with the same digest are numbered, and keep their numbers for as
+/// long as they match a subscription in `previous`.
 pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut groups: BTreeMap<String, Vec<&mut Product>> = BTreeMap::new();
@@ -48,8 +50,8 @@ pub(super) fn assign_labels(products: &mut [Product], previous: &[Product]) {
     }
 }
 
-/// Numbers the subscriptions of a group. Each inherits the number of the most similar previous subscription, and the
-/// most similar pairs are matched first. New subscriptions get the lowest free numbers.
+/// Numbers the subscriptions of a group. A subscription inherits the number of the previous subscription that it is
+/// matched with; the most similar pairs are matched first. Subscriptions without a match get the lowest free numbers.
 fn assign_numbers(group: &mut [&mut Product], before: &[&Product]) {
     let mut taken = BTreeSet::new();
     if group.len().max(before.len()) <= MAX_MATCHED {

@@ -107,8 +107,8 @@ async fn runs_revealed_by_a_filter_change_are_not_newly_completed() {
     let row = |end| ended_at(end, Generation::V3);
     let mut customer = Customer::default();
     customer.list(NOW, &[row(NOW - HOUR)]).await;
-    // `past`: the known run, an older run, and a run that was listed late. `new`: two modules that are listed for the
-    // first time. `since`: the next run of one of these modules.
+    // `past`: the known run, an older run, and a run that was listed late. `new`: runs of two modules that are listed
+    // for the first time. `since`: the next run of one of these modules.
     let past = [row(NOW - HOUR), row(NOW - 9 * DAY), row(NOW - 2 * HOUR)];
     let new = [305, 304].map(|module| of_module(row(NOW - 3 * HOUR + module), module));
     let since = of_module(row(NOW + HOUR), 304);

@@ -1,4 +1,4 @@
-//! Tests of rows with invalid values, and of lists with more rows than the limits allow.
+//! Tests of rows with invalid values, and of lists with more modules or scopes than the limits allow.
 
 use super::*;
 
