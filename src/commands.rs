@@ -30,10 +30,11 @@ const SUBTITLE: &str = "Backups, restore points, licences and scans of an AvePoi
 
 /// Runs a command. Returns false if the program must exit with code 1, for example because a check failed.
 ///
-/// A stop signal during startup ends the command immediately. A reload signal waits until startup is complete.
+/// A stop signal during startup ends the command immediately. If the command can reload its configuration, a reload
+/// signal waits until startup is complete; otherwise, the signal has no effect.
 ///
 /// # Errors
-/// Returns an error if the command cannot start.
+/// Returns an error if the command cannot start or complete.
 pub async fn run(args: Args, mut signals: Signals) -> Result<bool, Error> {
     let is_service = match &args.command {
         None | Some(Command::Simulate(_)) => true,

@@ -87,8 +87,8 @@ pub struct Metrics {
 ///
 /// # Errors
 ///
-/// Returns the first problem. The checks run in this order: structure of the file, names of environment variables,
-/// values, missing keys.
+/// Returns the first problem. The checks run in this order: structure of the file; names, encoding and lists in
+/// environment variables; all other values; missing keys.
 pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Error> {
     Config::read(&Layers::read(file, environment)?)
 }
@@ -106,7 +106,8 @@ impl Config {
                 .read_optional(path, Field::patterns)
                 .map(Option::unwrap_or_default)
         };
-        // The sections with required keys come last, so that invalid values are reported before missing values.
+        // `auth`, the only section with required keys, comes last, so that invalid values are reported before missing
+        // keys.
         Ok(Self {
             customers: CustomerFilter {
                 include: patterns("customers.include")?,

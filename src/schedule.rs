@@ -1,4 +1,5 @@
-//! The poll loop. It starts due polls in the order of `queue`, and runs one poll at a time per collector and target.
+//! The poll loop. It starts due polls in the order of `queue`. A collector never polls the same target twice at the
+//! same time.
 //!
 //! One task owns the queue and the running polls. It starts polls while slots are free, handles their outcomes, and
 //! updates the heartbeat for `/-/healthy`. A poll that panics or hangs counts as failed, and the loop continues.
@@ -52,8 +53,8 @@ use unmatched::PatternCheck;
 
 pub use poll_error::{PollError, REASONS, reasons};
 
-/// Longest duration of a poll, including waits for the rate limiter. Even at the lowest request rate, a list of two
-/// hundred pages takes less time.
+/// Maximum duration of a poll, including waits for the rate limiter. Even at the lowest request rate limit after
+/// throttling, a list of two hundred pages takes less time.
 const POLL_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
 /// Maximum time that the loop sleeps. Even if no poll is due, it must update the heartbeat and detect when tokens can
@@ -71,10 +72,10 @@ pub struct ScheduleConfig {
     pub plans: PerCollector<Plan>,
     /// Filter that selects the customers to poll.
     pub customers: CustomerFilter,
-    /// The customers to poll, if the configuration lists all of them by id; otherwise empty.
+    /// The customers to poll, if the configuration includes customers only by id; otherwise empty.
     pub customer_ids: Vec<CustomerId>,
-    /// All customers that the configuration lists by id, even if it also contains patterns. These customers are polled
-    /// separately if the list of all customers is forbidden.
+    /// The shard's customers that the configuration includes by id, even if it also includes customers by name. These
+    /// customers are polled separately if the list of all customers is forbidden.
     pub fallback_ids: Vec<CustomerId>,
     /// Maximum number of concurrent polls.
     pub max_concurrency: usize,
@@ -125,7 +126,8 @@ struct Outcome {
 }
 
 impl Scheduler {
-    /// Returns a scheduler that has not started. Targets restored from a state file keep their due times.
+    /// Returns a scheduler that has not started. Targets restored from a state file keep their due times, except that
+    /// the customer list is due immediately.
     pub fn new(config: ScheduleConfig, store: Arc<Store>, health: Arc<Health>, status: SharedScheduleStatus) -> Self {
         for collector in ids() {
             health.initialize_failure_counters(collector.descriptor().endpoint, poll_error::reasons());
@@ -154,8 +156,8 @@ impl Scheduler {
     }
 
     /// Runs the loop until it is stopped, or until each target has been polled once, and then aborts the running polls.
-    /// Returns false if any poll failed, or if a customer configured by id was not listed. Polls that lack the
-    /// permission or the service do not count.
+    /// Returns false if any poll failed, or if a customer configured by id was not listed. A missing permission, a
+    /// missing service, or a forbidden bulk list that is replaced by per-customer polls does not count as a failure.
     pub async fn run(
         mut self,
         until: Until,
@@ -251,8 +253,8 @@ impl Scheduler {
     }
 
     /// Handles a step of the wall clock. Due times follow the monotonic clock, so a step causes no burst of polls. A
-    /// step back leaves stored times in the future, so they are corrected. After a step forward, all data is outdated,
-    /// so the customer list is polled first.
+    /// step back leaves stored times in the future, so they are corrected. After a step forward, all data may be
+    /// outdated, so the customer list is polled first.
     fn handle_clock_step(&mut self) {
         match self.clocks.detect_step() {
             None => {}
@@ -335,7 +337,7 @@ impl Scheduler {
     }
 }
 
-/// Polls a target. Returns an error if the poll panics or takes too long.
+/// Polls a target. Returns an error if the poll fails, panics or takes too long.
 async fn poll_with_deadline(
     collector: CollectorId,
     client: Arc<ApiClient>,

@@ -19,7 +19,7 @@ pub enum Error {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] text_file::Error),
-    /// A file is not a valid YAML document, or contains an unknown key.
+    /// A document is invalid, or a key or an environment variable is unknown.
     #[error("{location}: {problem}")]
     Document {
         /// Location, such as `elements.yml:12`.

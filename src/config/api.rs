@@ -83,7 +83,7 @@ impl ProxyUrl {
         &self.0
     }
 
-    /// Returns the scheme, host and port.
+    /// Returns the scheme and the host, and the port unless it is the scheme's default.
     pub fn without_credentials(&self) -> String {
         self.0.origin().ascii_serialization()
     }
@@ -200,14 +200,11 @@ fn read_base_path(field: &Field<'_>) -> Result<String, Error> {
     if !path.starts_with('/') || !path.chars().all(is_plain) {
         return Err(field.invalid(problem));
     }
-    let segments = path.trim_matches('/').split('/');
-    if path.trim_matches('/').is_empty() {
-        return Ok(String::new());
-    }
-    if segments.clone().any(|name| matches!(name, "" | "." | "..")) {
+    let path = path.trim_end_matches('/');
+    if path.split('/').skip(1).any(|name| matches!(name, "" | "." | "..")) {
         return Err(field.invalid(problem));
     }
-    Ok(path.trim_end_matches('/').to_owned())
+    Ok(path.to_owned())
 }
 
 #[cfg(test)]
@@ -267,7 +264,16 @@ mod tests {
         assert_eq!(path("/partner/api/V1.1"), "/partner/api/V1.1");
         assert_eq!(path("/partner/"), "/partner");
         assert_eq!(path("/"), "");
-        for text in ["partner", "/a?b", "/a#b", "/../a", "/a//b", "/a b", "/%2e%2e"] {
+        for text in [
+            "partner",
+            "/a?b",
+            "/a#b",
+            "/../a",
+            "/a//b",
+            "//partner",
+            "/a b",
+            "/%2e%2e",
+        ] {
             let yaml = format!("api: {{v1_base_path: \"{text}\"}}");
             assert_eq!(
                 message(from_file(&yaml)),

@@ -10,7 +10,7 @@ use crate::text_file;
 /// only a few megabytes.
 pub(crate) const MAX_CSV_BYTES: u64 = 16 << 20;
 
-/// Maximum number of rows: twice as many as a partner with 50,000 customers needs.
+/// Maximum number of rows in a CSV file: twice as many as a partner with 50,000 customers needs.
 const MAX_ROWS: usize = 100_000;
 
 /// Maximum number of globs. A limit is necessary, because a customer is compared with one glob after another. Ids and
@@ -48,7 +48,7 @@ pub enum AttributesError {
     /// The file is not valid YAML.
     #[error(transparent)]
     Yaml(#[from] settings::Error),
-    /// Some rows are invalid. Each problem begins with the file and the line.
+    /// The header or some rows are invalid. Each problem begins with the file and the line.
     #[error("{}{}", problems.join("; "), omitted_text(*omitted))]
     Rows {
         /// The first problems.
@@ -69,7 +69,8 @@ fn omitted_text(omitted: usize) -> String {
 /// file as CSV.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or contains invalid rows. The error lists the first invalid rows.
+/// Returns an error if the file cannot be read, is not valid YAML, or has an invalid header or invalid rows. The error
+/// lists the first invalid rows.
 pub fn read_attributes(path: &Path) -> Result<AttributeTable, AttributesError> {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     let mut rows = Rows::default();
@@ -122,7 +123,7 @@ impl<'a> Cells<'a> {
     /// Adds the row to the table.
     ///
     /// # Errors
-    /// Returns a description of the problem if the row is invalid.
+    /// Returns a description of the problem if the row is invalid, or if the table contains too many globs.
     fn push(&self, table: &mut AttributeTable) -> Result<(), String> {
         let pattern = match self.customer {
             "" => self.organization,

@@ -26,7 +26,7 @@ pub enum Credential {
     Secret(Secret),
     /// A file with a client secret.
     SecretFile(PathBuf),
-    /// A certificate whose key signs assertions.
+    /// A certificate whose private key signs the client assertion in each token request.
     Certificate {
         /// A PFX file (`.pfx` or `.p12`), or a PEM file with any other extension.
         file: PathBuf,

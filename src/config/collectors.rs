@@ -58,9 +58,9 @@ fn read_plan(layers: &Layers, collector: CollectorId) -> Result<Plan, Error> {
 /// Job filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Jobs {
-    /// Numbers of the job types; all if empty.
+    /// Numbers of the services whose job runs are collected; all if empty. In the API, services are called job types.
     pub job_types: Vec<u16>,
-    /// Numbers of the job modules; all if empty.
+    /// Numbers of the modules whose job runs are collected; all if empty.
     pub job_modules: Vec<u16>,
 }
 
@@ -81,7 +81,7 @@ impl Jobs {
 /// Licence filters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Licenses {
-    /// Products to collect; all if empty.
+    /// Products whose licences are collected; all if empty.
     pub services: Vec<Pattern>,
     /// Products that count as backup licences in alerts and dashboards.
     pub backup_services: Vec<Pattern>,

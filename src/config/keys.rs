@@ -14,7 +14,7 @@ pub const PREFIX: &str = "ELEMENTS_";
 /// it.
 pub(super) const MAX_REQUESTS_PER_SECOND: f64 = 1000.0;
 
-/// Maximum timeout: twice the default interval of `jobs`. A request that takes longer will probably never complete.
+/// Maximum timeout: twice the default interval of `jobs`. An attempt that takes longer will probably never complete.
 pub(super) const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Maximum interval: 30 days.
@@ -32,7 +32,7 @@ pub struct Key {
     pub default: KeyDefault,
     /// Format of the value.
     pub format: ValueFormat,
-    /// Description, as a sentence.
+    /// Description for the reference and the JSON schema; ends with a full stop.
     pub description: &'static str,
     /// Whether the value must not appear in output.
     pub secret: bool,
@@ -68,7 +68,7 @@ impl Key {
 
 const NONE: KeyDefault = KeyDefault::Described("none");
 
-/// All keys in the order of the reference. The keys of collectors are derived from the table of collectors.
+/// All keys in the order of the reference. The keys that every collector has are derived from the table of collectors.
 pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let of_collectors = collector::ALL.iter().flat_map(|descriptor| {
         let path = |key: &str| leak(format!("collectors.{}.{key}", descriptor.name));

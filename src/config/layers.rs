@@ -57,7 +57,7 @@ impl Layers {
         })
     }
 
-    /// Returns the value of a key; `None` if it is not set and has no default.
+    /// Returns the value of a key; `None` if the key is not set and has no default.
     pub(super) fn get(&self, path: &str) -> Option<Field<'_>> {
         let key = keys::find(path);
         debug_assert!(key.is_some(), "{path} must be in the table of keys");

@@ -21,7 +21,7 @@ pub(crate) fn from_file(yaml: &str) -> Result<Config, Error> {
     from_both(yaml, &[])
 }
 
-/// Loads a file that also contains credentials.
+/// Loads the text of a file, preceded by [`CREDENTIALS`].
 pub(crate) fn config_with(yaml: &str) -> Config {
     from_file(&format!("{CREDENTIALS}{yaml}")).unwrap()
 }
@@ -30,7 +30,7 @@ pub(crate) fn from_environment(variables: &[(&str, &str)]) -> Result<Config, Err
     load(None, pairs(variables))
 }
 
-/// Loads the configuration from a file called `elements.yml` and from environment variables.
+/// Loads the configuration from the text of a file called `elements.yml` and from environment variables.
 pub(crate) fn from_both(yaml: &str, variables: &[(&str, &str)]) -> Result<Config, Error> {
     Config::read(&Layers::merge(
         Some((Path::new("elements.yml"), yaml)),

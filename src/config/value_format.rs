@@ -18,7 +18,7 @@ pub enum ValueFormat {
     Boolean,
     /// A duration, with a description.
     Duration(&'static str),
-    /// A duration from the minimum for all durations to this maximum.
+    /// A duration from `MIN_DURATION` to this maximum.
     DurationUpTo(Duration),
     /// A duration or a word, with a regular expression for the word and a description of both.
     DurationOr(&'static str, &'static str),

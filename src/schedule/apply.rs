@@ -26,7 +26,7 @@ impl Scheduler {
             let is_enabled = self.is_enabled(collector);
             let retries_bulk = *self.fetch_modes.get(collector) == FetchMode::PerCustomerUntilAllowed;
             let is_polled = |target: &Target| is_enabled && (*target == Target::Partner) == fetches_bulk;
-            self.queue.retain(collector, |target| {
+            self.retain_targets(collector, |target| {
                 is_polled(target) || (is_enabled && retries_bulk && *target == Target::Partner)
             });
             self.store.retain_targets(collector, is_polled);
@@ -118,7 +118,7 @@ impl Scheduler {
         }
     }
 
-    /// Brings forward the polls of customers that lack a service. The new registration may have access to the service,
+    /// Brings forward the polls of customers that lack a service. The new API client may have access to the service,
     /// and the next poll may be a day away.
     fn bring_forward_unlicensed(&mut self) {
         let now = self.now();

@@ -124,15 +124,16 @@ impl Scheduler {
         info!(customer_id = %id.log_safe(), "customer removed: repeated polls failed, the last with status 404");
         self.store.remove_customer(id);
         for collector in ids().filter(|collector| *collector != CollectorId::CUSTOMERS) {
-            self.queue.retain(collector, |target| *target != due.target);
+            self.retain_targets(collector, |target| *target != due.target);
         }
         self.store.add_target(CollectorId::CUSTOMERS, &due.target);
     }
 
     /// Brings the poll of the customer list forward if a customer has probably been removed: repeated polls of the
-    /// customer failed, the last with status 404. This happens only once per customer. A second list must confirm the
-    /// removal one interval later, so that a brief fault does not remove the customer. If the first list were not
-    /// brought forward, the customer's data would become stale before the second list is polled.
+    /// customer failed, the last with status 404. This happens only once per customer until polls of the customer
+    /// succeed again. A second list must confirm the removal one interval later, so that a brief fault does not remove
+    /// the customer. If the first list were not brought forward, the customer's data would become stale before the
+    /// second list is polled.
     pub(super) fn verify_listed(&mut self, due: &Due) {
         let Target::Customer(id) = &due.target else { return };
         let is_known = || self.store.is_known(due.collector, &due.target, wall_clock());
@@ -235,15 +236,16 @@ impl Scheduler {
         }
         let removed: BTreeSet<Target> = removed.iter().cloned().map(Target::Customer).collect();
         for collector in ids() {
-            self.queue.retain(collector, |target| !removed.contains(target));
+            self.retain_targets(collector, |target| !removed.contains(target));
         }
         self.failures.remove_targets(&removed);
         self.unpolled.retain(|(_, target)| !removed.contains(target));
     }
 
     /// Queues a customer for all collectors that poll per customer. The polls are due immediately or, if the store
-    /// records an earlier poll, one interval after that poll. If the name of a customer configured by id is unknown,
-    /// only the poll of the customer itself is queued, because the filters may exclude the customer by name.
+    /// records an earlier poll, one interval after that poll. If the customer lacked the service, the poll is due at
+    /// least one day after the earlier poll. If the name of a customer configured by id is unknown, only the poll of
+    /// the customer itself is queued, because the filters may exclude the customer by name.
     pub(super) fn queue_customer(&mut self, id: &CustomerId, now: MonotonicTime) {
         let target = Target::Customer(id.clone());
         let may_be_excluded = self.lists_per_customer() && self.store.record(CollectorId::CUSTOMERS, id).is_none();
@@ -269,7 +271,7 @@ impl Scheduler {
     }
 
     /// Records, for `elements_up`, the result of the latest poll of the customer list. In per-customer mode, an error
-    /// about a single customer does not count, because it says nothing about the API.
+    /// about a single customer says nothing about the API, so it counts only if there is no earlier result.
     pub(super) fn record_list_result(&mut self, result: &Result<(), PollError>) {
         let lists_per_customer = self.lists_per_customer();
         let is_about_customer = |error: &PollError| {

@@ -7,10 +7,6 @@ use super::Scheduler;
 use super::queue::{Due, MonotonicTime};
 use crate::collector::{CollectorId, Target};
 
-/// A cycle checks for removed targets only while fewer than this number of targets remain. With more targets, the check
-/// would be too expensive.
-const REMOVED_CHECK: usize = 8;
-
 /// The current cycle of a collector, and the duration of its last completed cycle.
 #[derive(Debug, Default)]
 pub(super) struct Cycle {
@@ -27,23 +23,29 @@ impl Cycle {
 }
 
 impl Scheduler {
-    /// Begins a cycle over all targets, unless one is in progress.
+    /// Begins a cycle over all targets, unless one is in progress. Retries of a forbidden bulk list do not belong to a
+    /// cycle.
     pub(super) fn begin_cycle(&mut self, collector: CollectorId) {
+        let is_bulk = !self.fetches_per_customer(collector);
         let cycle = self.cycles.get_mut(collector);
         if cycle.since.is_none() {
+            let targets = self.queue.targets(collector);
+            let targets = targets.filter(|target| (**target == Target::Partner) == is_bulk);
             cycle.since = Some(self.clocks.now());
-            cycle.remaining = self.queue.targets(collector).cloned().collect();
+            cycle.remaining = targets.cloned().collect();
         }
+    }
+
+    /// Removes the targets for which `keep` returns false from the queue and the cycle.
+    pub(super) fn retain_targets(&mut self, collector: CollectorId, keep: impl Fn(&Target) -> bool) {
+        self.queue.retain(collector, &keep);
+        self.cycles.get_mut(collector).remaining.retain(keep);
     }
 
     /// Removes a target from the cycle, and ends the cycle after the last target.
     pub(super) fn advance_cycle(&mut self, due: &Due, now: MonotonicTime) {
         let cycle = self.cycles.get_mut(due.collector);
         cycle.remaining.remove(&due.target);
-        if cycle.remaining.len() < REMOVED_CHECK {
-            let queued: BTreeSet<&Target> = self.queue.targets(due.collector).collect();
-            cycle.remaining.retain(|target| queued.contains(target));
-        }
         if cycle.remaining.is_empty()
             && let Some(since) = cycle.since.take()
         {

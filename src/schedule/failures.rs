@@ -9,8 +9,8 @@ use crate::log_throttle::LogThrottle;
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     consecutive: HashMap<(CollectorId, Target), u32>,
-    /// Whether any poll has failed since startup, or a customer configured by id was not listed. Polls that lack the
-    /// permission or the service do not count.
+    /// Whether any poll has failed since startup, or a customer configured by id was not listed. For exceptions, see
+    /// [`Scheduler::run`](super::Scheduler::run).
     pub(super) has_any_failed: bool,
     pub(super) log_throttle: LogThrottle,
 }

@@ -18,7 +18,8 @@ pub(super) enum FetchMode {
     /// One list for all customers.
     #[default]
     Bulk,
-    /// One list per customer, because the configuration lists the customers by id.
+    /// One list per customer, because the configuration lists the customers by id, and API v1 cannot filter a list by
+    /// id.
     PerCustomer,
     /// One list per customer, because the bulk list is forbidden.
     PerCustomerUntilAllowed,
@@ -52,7 +53,7 @@ impl Scheduler {
     /// Returns whether a collector must fetch per customer from now on. This is necessary if the bulk list is
     /// forbidden, because the registration may see only some customers. It is also necessary if the customers are
     /// configured by id and API v1 is used, because API v1 cannot filter a list by id. The collector `customers` can
-    /// fetch per customer only if ids are configured.
+    /// fetch per customer only if ids are configured. Optional collectors never fall back.
     pub(super) fn falls_back_to_per_customer(&self, due: &Due, result: &Result<(), PollError>) -> bool {
         if due.collector.descriptor().is_optional {
             return false;

@@ -22,7 +22,7 @@ use crate::store::RunEvent;
 /// because until then it is unknown which customers exist.
 const SHRUNK_RECHECK: Duration = Duration::from_secs(60);
 
-/// Number of consecutive failures after which a single customer is removed, if the last failure has status 404.
+/// Number of consecutive failures after which a customer has probably been removed, if the last failure has status 404.
 const REMOVED_AFTER: u32 = 2;
 
 /// Minimum delay before the second poll, as a fraction of the interval. All first polls are immediate. Second polls are
@@ -221,7 +221,8 @@ impl Scheduler {
         }
         let mut incomplete = output.incomplete.take().map(PollError::from);
         let descriptor = due.collector.descriptor();
-        // An empty response does not remove the last known data. The data expires if more empty responses follow.
+        // An empty response to an optional collector does not remove the last known values. They expire if more empty
+        // responses follow.
         if descriptor.is_optional
             && incomplete.is_none()
             && output.records.is_empty()
@@ -381,7 +382,8 @@ impl Scheduler {
         }
     }
 
-    /// Counts and logs a failed poll. Repeated failures of a collector for the same reason are logged less often.
+    /// Counts and logs a failed poll, unless a permission is missing. Repeated failures of a collector for the same
+    /// reason are logged less often.
     pub(super) fn log_failure(&mut self, due: &Due, error: &PollError) {
         if error.missing_permission().is_some() {
             return;

@@ -9,7 +9,7 @@ use crate::store::Shrunk;
 /// Reason why a poll has no complete result.
 #[derive(Debug, thiserror::Error)]
 pub enum PollError {
-    /// The API returned no complete response.
+    /// A request failed, or the API returned no complete response.
     #[error(transparent)]
     Api(#[from] Failure),
     /// Too many customers are missing from the customer list.
@@ -83,7 +83,7 @@ impl PollError {
         }
     }
 
-    /// Returns the error without the endpoint, which logs and pages show separately.
+    /// Returns the error without the endpoint, which callers report separately.
     pub(super) fn cause(&self) -> &(dyn std::error::Error + 'static) {
         match self {
             Self::Api(failure) => &failure.error,

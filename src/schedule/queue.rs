@@ -109,13 +109,13 @@ enum Tier {
     /// A bulk poll.
     Bulk,
     Signalled,
-    /// A poll that exceeds its lateness limit.
+    /// A poll that has reached its lateness limit.
     Overdue,
     Due,
     /// A poll of an optional collector. It uses only the part of the request rate that other collectors do not need.
     Optional,
-    /// A poll of an optional collector that polls after another collector. Alerts do not depend on the data of such
-    /// polls.
+    /// A poll of an optional collector that polls after another collector. No alert condition depends on the data of
+    /// such polls.
     OptionalDependent,
 }
 
@@ -185,8 +185,8 @@ impl Queue {
         }
     }
 
-    /// Makes a target due immediately. If it is being polled, it is polled again afterwards, because the request may
-    /// have changed.
+    /// Makes a target due immediately. If it is being polled, it is polled again afterwards, because the running poll
+    /// may be outdated.
     pub(super) fn poll_again(&mut self, collector: CollectorId, target: &Target, now: MonotonicTime) {
         self.make_due(collector, target, now, None);
     }
@@ -208,15 +208,16 @@ impl Queue {
         }
     }
 
-    /// Returns the next due target: bulk polls first, then signalled targets, then targets that exceed their lateness
-    /// limit, then all others. Targets of optional collectors are last. Within each group, the target that is latest
-    /// relative to its interval is first.
+    /// Same as [`Queue::pop_among`], but for all collectors.
     #[cfg(test)]
     pub(super) fn pop(&mut self, now: MonotonicTime) -> Option<Due> {
         self.pop_among(now, |_| true)
     }
 
-    /// Same as [`Queue::pop`], but only for admitted collectors.
+    /// Returns the next due target of the admitted collectors, and marks it as being polled. Bulk polls are first, then
+    /// signalled targets, then targets that have reached their lateness limit, then all others. Targets of optional
+    /// collectors are last. Within each group, the target that is latest relative to its [`LatenessLimit::unit`] is
+    /// first. After [`SIGNALLED_IN_A_ROW`] signalled targets, another due target is next.
     pub(super) fn pop_among(&mut self, now: MonotonicTime, is_admitted: impl Fn(CollectorId) -> bool) -> Option<Due> {
         let first = |with_signalled: bool| {
             let heads = self.collectors.iter().flat_map(|(collector, queue)| {
@@ -256,8 +257,8 @@ impl Queue {
         self.done(due.collector, &due.target, due.since, due.urgency);
     }
 
-    /// Requeues a target after its poll. If it became due again during the poll, it is due immediately. Returns false
-    /// if it was removed during the poll.
+    /// Requeues a target after its poll. If the target became due again during the poll, it is due immediately. Returns
+    /// false if the target was removed during the poll.
     pub(super) fn done(
         &mut self,
         collector: CollectorId,
@@ -290,7 +291,7 @@ impl Queue {
             .min()
     }
 
-    /// Returns the lag of a collector's most overdue poll, waiting or running.
+    /// Returns a collector's lag: the delay of its most overdue poll, waiting or running.
     pub(super) fn lag(&self, collector: CollectorId, now: MonotonicTime) -> Duration {
         let queue = self.collectors.get(collector);
         let in_progress = queue.in_progress.values().map(|in_progress| in_progress.since);
@@ -341,7 +342,8 @@ impl CollectorQueue {
 
     /// Returns the earliest due time of the waiting targets after `now`.
     fn first_after(&self, now: MonotonicTime) -> Option<MonotonicTime> {
-        // This is the smallest key after `now`, because times have nanosecond resolution.
+        // This is the smallest key after `now`, because times have nanosecond resolution and `Partner` is the smallest
+        // target.
         let later = (now.saturating_add(MonotonicTime::from_nanos(1)), Target::Partner);
         let firsts = self.waiting.values();
         let firsts = firsts.filter_map(|waiting| waiting.range(&later..).next());
@@ -392,8 +394,8 @@ pub(super) fn next_time(
     (next.saturating_add(interval.saturating_mul(missed)), missed)
 }
 
-/// Returns the time of the next attempt after `failures` consecutive failures. The delay doubles with each failure, up
-/// to the interval, and varies by a fifth.
+/// Returns the time of the next poll after `failures` consecutive failures. The delay doubles with each failure, up to
+/// the interval, and varies by up to a fifth.
 fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64) -> MonotonicTime {
     // This is long enough for a host to recover, and short enough for an operator who is waiting for the next result.
     const FIRST: Duration = Duration::from_secs(30);
@@ -405,8 +407,8 @@ fn retry_time(now: MonotonicTime, failures: u32, interval: Duration, random: f64
 
 /// Returns the next due time of a poll after `failures` consecutive failures. If the circuit breaker rejected the poll,
 /// it is due after the next probe. If the poll may be repeated early, it is due after a short delay. Otherwise, it is
-/// due after one interval. During an outage, the exporter therefore sends at most its normal number of requests plus
-/// the retry budget.
+/// due after one interval. During an outage, the exporter therefore sends at most its normal number of requests, plus
+/// the retry budget and additional requests for the customer list.
 pub(super) fn failed_time(
     now: MonotonicTime,
     failures: u32,
@@ -422,8 +424,8 @@ pub(super) fn failed_time(
     }
 }
 
-/// Returns the time of the next attempt after a rejection by the circuit breaker: after the next probe, but within one
-/// interval. Jitter keeps rejected polls from being retried together.
+/// Returns the time of the next poll after a rejection by the circuit breaker: after the next probe, but within one
+/// interval. Jitter keeps rejected polls from being repeated together.
 fn rejected_time(now: MonotonicTime, wait: Duration, interval: Duration, random: f64) -> MonotonicTime {
     // This equals the first delay after a failure.
     const SPREAD: Duration = Duration::from_secs(30);

@@ -1,11 +1,11 @@
 //! Divides the slots for concurrent polls among kinds of resources, so that hanging polls of one kind cannot use all
 //! slots. Collectors with the same permission form one kind, and so do all optional collectors.
 //!
-//! A kind always leaves some slots free, so that a poll of another kind finds a free slot without waiting for a
-//! timeout. While another kind waits and has less than an equal share of the slots, each kind is limited to an equal
-//! share. The last free slots are reserved for kinds without a running poll, if there are such kinds. If there is only
-//! one slot, it goes to a different kind each time, as long as another kind waits. The queue decides which of the
-//! admitted polls starts.
+//! If there are two or more slots, a kind always leaves some free, so that a poll of another kind finds a free slot
+//! without waiting for a timeout. While another kind waits and has less than an equal share of the slots, each kind is
+//! limited to an equal share. The last free slots are reserved for enabled kinds without a running poll, if there are
+//! such kinds. If there is only one slot, it goes to a different kind each time, as long as another kind waits. The
+//! queue decides which of the admitted polls starts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -105,7 +105,7 @@ impl Loads {
 /// Returns the kind of resource that a collector reads, identified by the first collector with the same permission.
 /// All optional collectors form one kind.
 fn resource_kind(collector: CollectorId) -> CollectorId {
-    // Cached, because the scheduler compares the kinds of all pairs of collectors before each poll.
+    // Cached, because the scheduler looks up the kinds of all collectors before each poll.
     static KINDS: LazyLock<PerCollector<CollectorId>> = LazyLock::new(|| {
         let permission = |id: CollectorId| {
             let descriptor = id.descriptor();

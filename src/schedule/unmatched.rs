@@ -27,7 +27,7 @@ pub(super) struct PatternCheck {
     listed: Option<ListedNames>,
     /// The patterns that match nothing; `None` before the first check.
     unmatched: Option<BTreeSet<UnmatchedPattern>>,
-    /// Number of completed cycles of `jobs`.
+    /// Number of completed cycles of `jobs`; at most 1 at a reload.
     jobs_cycles: u32,
 }
 
@@ -46,6 +46,8 @@ impl PatternCheck {
     /// list is kept if the new configuration requests it in the same way.
     pub(super) fn reset(&mut self, keeps_list: bool) {
         self.unmatched = None;
+        // The new configuration may include customers that have not been polled yet.
+        self.jobs_cycles = self.jobs_cycles.min(1);
         if !keeps_list {
             self.listed = None;
         }
@@ -80,8 +82,8 @@ pub(super) fn listed_names(output: &PollOutput) -> ListedNames {
 }
 
 impl Scheduler {
-    /// Checks the configured patterns against the latest complete customer list, and against modules and products once
-    /// they are known.
+    /// Checks the configured patterns against the latest complete customer list and the attributes, and against modules
+    /// and products once they are known.
     pub(super) fn check_patterns(&mut self) {
         let Some(listed) = &self.patterns.listed else { return };
         let (filter, overrides) = (&self.config.customers, &self.config.settings.rpo.overrides);

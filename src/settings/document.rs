@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 16;
 /// aliases could exhaust memory.
 const MAX_EXPANDED_BYTES: usize = 4 << 20;
 
-/// Size of a value in bytes, excluding its text.
+/// Number of bytes counted for each value, in addition to its text.
 const VALUE_OVERHEAD_BYTES: usize = 16;
 
 /// Parses a file that contains one document. An empty file is parsed as null.

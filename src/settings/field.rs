@@ -1,7 +1,7 @@
 //! A value with its key and location, and the functions that parse it into a type.
 //!
 //! The functions return the parsed value, or an error with the location, the key, the invalid value and the expected
-//! value. All parsers are in this file, because the configuration and the web configuration share them.
+//! value. Errors do not contain secret values. The configuration and the web configuration share these parsers.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -121,7 +121,7 @@ impl<'a> Field<'a> {
         Ok(entries)
     }
 
-    /// Returns the items of a list. A single item needs no brackets.
+    /// Returns the items of a list. A single item without a comma needs no brackets.
     pub(crate) fn items(&self) -> Result<Vec<Self>, Error> {
         let items = match self.kind() {
             ValueKind::Array(items) => items.as_slice(),
@@ -153,7 +153,7 @@ impl<'a> Field<'a> {
         Self { key, value, secret }
     }
 
-    /// Returns the text exactly as written, even if it is empty.
+    /// Returns the text without trimming it, even if it is empty.
     pub(crate) fn raw_text(&self) -> Result<&'a str, Error> {
         match self.kind() {
             ValueKind::String(text) => Ok(text),
@@ -169,7 +169,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Returns a secret without trailing line breaks, which editors and `kubectl` append.
+    /// Returns a secret without trailing line breaks. For example, a Kubernetes secret that was created from a file
+    /// often ends with a line break.
     pub(crate) fn secret_text(&self) -> Result<Secret, Error> {
         self.text()?;
         Ok(Secret::from(self.raw_text()?.trim_end_matches(['\r', '\n'])))
@@ -296,8 +297,8 @@ impl<'a> Field<'a> {
         self.raw_text().unwrap_or_default().trim()
     }
 
-    /// Returns an error whose problem begins with the invalid value. An example is `"x" is not a duration; expected
-    /// something like 30s`.
+    /// Returns an error whose problem begins with the invalid value, or with `(hidden)` if the value is secret. An
+    /// example is `"x" is not a duration; expected something like 30s`.
     pub(crate) fn invalid(&self, problem: impl AsRef<str>) -> Error {
         self.error(format!("{} {}", self.shown_value(), problem.as_ref()))
     }

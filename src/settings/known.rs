@@ -5,8 +5,8 @@ use ::config::ValueKind;
 use super::{Error, Field};
 use crate::domain::nearest;
 
-/// Rejects every key below `root` that is not in `known`, a list of dotted paths. A path with known keys below it is a
-/// section, and must be a mapping or empty. Values below a known key are not checked.
+/// Returns an error for the first key below `root` that is not in `known`, a list of dotted paths. A path with known
+/// keys below it is a section, and must be a mapping or null. Values below a known key are not checked.
 pub(crate) fn reject_unknown_keys(root: &Field<'_>, known: &[&str]) -> Result<(), Error> {
     KnownKeys(known).check(root, "")
 }

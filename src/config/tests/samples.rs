@@ -12,8 +12,8 @@ pub(crate) type Sample = (&'static str, &'static str, Box<dyn Fn(&Config) -> boo
 
 type SectionSample = (&'static str, &'static str, fn(&Config) -> bool);
 
-/// A non-default value for each key, and a check that the value takes effect. The keys of collectors are added from the
-/// table of collectors.
+/// A non-default value for each key, and a check that the value takes effect. [`samples`] adds the keys that every
+/// collector has.
 const SAMPLES: &[SectionSample] = &[
     ("api.version", "v3", |c| {
         c.api.version == GenerationChoice::Fixed(Generation::V3)

@@ -1,4 +1,4 @@
-//! Tests that the JSON schema accepts the same values as the exporter.
+//! Tests the JSON schema with values that the exporter accepts or rejects.
 
 use regex::Regex;
 use serde_json::{Value, json};
