@@ -2,7 +2,8 @@
 //!
 //! A [`Shape`] defines how the rows of a record become label text and values, for a group of metrics with the same
 //! labels. The result is a [`Table`] with escaped label text and a dense slice of values. A scrape takes a [`Snapshot`]
-//! of all tables. A [`Renderer`] iterates over families, records and rows, and renders one frame at a time.
+//! of all tables. A [`Renderer`] iterates over families, records and rows, and renders the text in pieces of limited
+//! size, which are called frames.
 
 mod excluded;
 mod metric;

@@ -43,11 +43,11 @@ pub struct Site {
     pub scrape: Arc<Scrape>,
     /// Builds the contents of the status pages.
     pub status: Arc<Status>,
-    /// Renders response bodies; shared by all sites of an exporter.
+    /// Renders response bodies; shared by the sites of all listeners.
     pub bodies: Arc<Bodies>,
     /// Reports liveness and readiness.
     pub health: Arc<Health>,
-    /// Path of the metrics endpoint.
+    /// Path of the metrics endpoint, without the prefix.
     pub telemetry_path: String,
     /// Prefix of all paths: empty, or `/…` without a trailing slash.
     pub route_prefix: String,
@@ -171,7 +171,8 @@ fn scrape(site: &Site, query: Option<&str>, headers: &HeaderMap) -> Response {
     response
 }
 
-/// Parses the scrape filter in a query. Unknown parameters are ignored, so that a scrape never fails.
+/// Parses the scrape filter in a query. Unknown parameters are ignored, and invalid values select nothing, so that no
+/// query makes a scrape fail.
 fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
     let mut filter = ScrapeFilter::default();
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -182,7 +183,7 @@ fn scrape_filter(query: Option<&str>) -> ScrapeFilter {
                 Part::named(&value).is_some_and(|part| parts.insert(part))
             }
             "customer_id" | "customer_id[]" => {
-                // An invalid id selects nothing, like an unknown customer.
+                // An id that is invalid or has surrounding white space selects nothing, like an unknown customer.
                 let customers = filter.customers.get_or_insert_default();
                 match CustomerId::parse(&value).filter(|id| id.as_str() == value) {
                     Some(id) => customers.insert(Target::Customer(id)),

@@ -68,7 +68,7 @@ const EXPORTER: Shape<Readings> = Shape {
         ),
         gauge(
             "elements_exporter_config_unmatched_patterns",
-            "Patterns that match no customer, module, scope or product; absent until the customer list is complete",
+            "Configured patterns that match nothing; absent before the first complete customer list",
             |readings| exact(readings.runtime.schedule.unmatched_patterns?),
         ),
         gauge(
@@ -118,7 +118,7 @@ const COLLECTORS: Shape<CollectorReadings> = Shape {
         ),
         gauge(
             "elements_exporter_poll_cycle_seconds",
-            "Duration of the last full cycle over all customers; absent until the first cycle has ended",
+            "Duration of the last full cycle, about one interval if polls are on time; absent until the first has ended",
             |row| Some(row.cycle?.as_secs_f64()),
         ),
     ],
@@ -326,7 +326,7 @@ impl Block for ExporterTables {
     }
 }
 
-/// Returns the metrics read at scrape time, with their positions in the snapshot.
+/// Returns the metrics read at scrape time, with their locations in the snapshot.
 fn exporter_columns() -> Vec<(Metric, Source)> {
     shape_columns(0, exporter_shapes()).collect()
 }

@@ -30,8 +30,8 @@ impl Kind {
 pub enum Lifetime {
     /// The value describes the present, so the series expires.
     Now,
-    /// The value remains true, for example because it is the time of an event. The series is served until its customer
-    /// is removed.
+    /// The value remains true, for example because it is the time of an event. The series does not expire. It is served
+    /// until its row or its customer is removed.
     Dated,
 }
 
@@ -47,13 +47,13 @@ pub enum Stability {
 /// A metric in the catalogue.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// The full name in samples, including `_total` or `_info`.
+    /// The full name, including `_total` or `_info`. The samples of a histogram have further suffixes.
     pub name: &'static str,
     /// Type of the metric. The Prometheus text format exposes an info metric as a gauge.
     pub kind: Kind,
     /// HELP text without the full stop that the renderer adds.
     pub help: &'static str,
-    /// The label names, in exposition order.
+    /// The label names, in exposition order. Empty for a metric of a shape, because the shape defines the labels.
     pub labels: &'static [&'static str],
     /// Whether its series expire after `stale_after`.
     pub lifetime: Lifetime,

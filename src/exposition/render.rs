@@ -15,9 +15,9 @@ use crate::domain::Timestamp;
 /// the cost per frame is negligible.
 pub(super) const FRAME_BYTES: usize = 256 * 1024;
 
-/// Minimum size of a frame. A frame that has reached this size ends with the current block or part. A small change to a
-/// record therefore rarely moves the boundaries of later frames, and compressed frames can be cached. With smaller
-/// frames, compressing each frame separately would cost more than caching saves.
+/// Minimum size of every frame except the last. A frame that has reached this size ends with the current block or part.
+/// A small change to a record therefore rarely moves the boundaries of later frames, and compressed frames can be
+/// cached. With smaller frames, compressing each frame separately would cost more than caching saves.
 const MIN_FRAME_BYTES: usize = 64 * 1024;
 
 /// Number of records in a part of a block.
@@ -74,7 +74,7 @@ pub struct Source {
 pub struct Family {
     /// Definition of the metric.
     pub metric: Metric,
-    /// Locations of the samples. There are several if the API versions use different collectors for the metric.
+    /// Locations of the samples. There are several if several collectors have samples of the metric.
     pub sources: Vec<Source>,
 }
 
@@ -107,7 +107,7 @@ pub fn families(columns: impl IntoIterator<Item = (Metric, Source)>) -> Vec<Fami
 /// The samples of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordView<'a> {
-    /// One table per shape of the record's collector.
+    /// The tables of the record, one per shape.
     pub tables: &'a [Table],
     /// Time of the poll that returned the rows; `None` for records that do not become stale.
     pub good_at: Option<Timestamp>,
@@ -119,12 +119,12 @@ pub trait Block: fmt::Debug + Send + Sync {
     fn record(&self, position: usize) -> Option<RecordView<'_>>;
 }
 
-/// The records of one collector.
+/// The records or the freshness of one collector, or the exporter's own values.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Blocks that together contain all records, in order.
+    /// Blocks that together contain all records, in exposition order.
     pub blocks: Vec<Arc<dyn Block>>,
-    /// Time for which values are served after the poll that returned them.
+    /// Time for which values are served after the poll that returned them, unless they are dated facts.
     pub stale_after: Duration,
 }
 
@@ -313,7 +313,7 @@ impl SourceRenderer<'_> {
         false
     }
 
-    /// Prepares a record's lines, and writes the family's header before its first record.
+    /// Prepares a record's lines. Before the first record of a family, also writes the family's header.
     fn begin_record(&mut self, head: &str, at: &mut Position, text: &mut Vec<u8>) {
         text.reserve_exact((self.max_end + FRAME_SLACK).saturating_sub(text.len()));
         if !at.has_header {
@@ -351,8 +351,8 @@ fn write_end(text: &mut Vec<u8>, value: f64) {
 /// Largest integer up to which a double represents all integers exactly.
 const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 
-/// Appends a value as the shortest decimal that parses to the same double. There is a fast path for integers, because
-/// nearly all values are integers.
+/// Appends a value in decimal notation without an exponent, with the fewest significant digits that parse to an equal
+/// double. There is a fast path for integers, because nearly all values are integers.
 fn write_value(text: &mut Vec<u8>, value: f64) {
     #[expect(clippy::cast_possible_truncation, reason = "used only if the conversion is exact")]
     let whole = value as i64;

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use super::{ExcludedMetrics, Metric};
 use crate::domain::{MAX_TEXT_CHARS, is_misleading};
 
-/// Placeholder for an absent value. Parsers never return NaN, so it is unambiguous.
+/// Placeholder for an absent value. NaN is unambiguous, because values that are not finite are treated as absent.
 pub(super) const ABSENT: f64 = f64::NAN;
 
-/// Maximum length of a label value, in characters.
+/// Maximum length of a label value, in characters. A longer value is truncated, and `…` is appended.
 pub(super) const MAX_LABEL_CHARS: usize = MAX_TEXT_CHARS;
 
 /// The first label in every table of a customer.
@@ -76,7 +76,7 @@ impl<R: ?Sized> Column<R> {
 
 /// A group of metrics that have the same labels and are computed from rows of type `R`.
 pub struct Shape<R: ?Sized + 'static> {
-    /// The labels after `customer_id`.
+    /// The labels, except `customer_id`, which precedes them in tables of customers.
     pub labels: &'static [Label<R>],
     /// Metrics of the shape.
     pub columns: &'static [Column<R>],
@@ -203,8 +203,8 @@ pub struct ShapeTable {
 
 /// The samples of one record, for one shape.
 ///
-/// Values are stored by column, because scrapes iterate over columns. All rows start with the same label text,
-/// which identifies the customer and is stored only once.
+/// Values are stored by column, because scrapes iterate over columns. In a customer's table, all rows start with the
+/// same label text, which identifies the customer and is stored only once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Escaped label text: first the common start of all rows, and then the rest of each row.
@@ -311,8 +311,8 @@ impl TableBuilder {
 
     /// Ends a row whose labels have been written, and adds its values.
     fn end_row(&mut self, values: impl Iterator<Item = Option<f64>>) {
-        // The size of responses is limited, so the label text is far smaller than 4 GiB. If the end of a row did not
-        // fit into a `u32`, the row would be dropped, because its labels would be wrong.
+        // The size of API responses is limited, so the label text is far smaller than 4 GiB. If the end of a row did
+        // not fit into a `u32`, the row would be dropped, because its labels would be wrong.
         let Ok(end) = u32::try_from(self.labels.len()) else {
             self.labels
                 .truncate(self.ends.last().copied().unwrap_or_default() as usize);

@@ -11,12 +11,13 @@ use tracing::{debug, info, warn};
 
 use crate::log_throttle::LogThrottle;
 
-/// Pause after a failure to accept a connection, for example because there is no free file descriptor. Without it, the
-/// exporter would retry in a busy loop.
+/// Pause after a failure to accept a connection, for example because there is no free file descriptor. Without this
+/// pause, the exporter would retry in a busy loop.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time without failures after which an outage is considered over. During an outage, attempts can alternately succeed
-/// and fail, because the last descriptor is repeatedly freed and reused.
+/// Time without failures after which an [`Outage`] is considered over. This time starts with the first connection that
+/// is accepted after a failure. During an outage, accepting can alternately succeed and fail, because the last
+/// descriptor is repeatedly freed and reused.
 const RECOVERY_TIME: Duration = Duration::from_secs(1);
 
 /// Accepts connections, and logs failures at a limited rate.
@@ -28,9 +29,11 @@ pub(super) struct Acceptor {
     outage: Option<Outage>,
 }
 
+/// A period in which not all connections can be accepted.
 #[derive(Debug)]
 struct Outage {
     failures: u64,
+    /// Time at which the outage ends unless there is another failure; `None` until a connection is accepted.
     ends_at: Option<Instant>,
 }
 
@@ -92,6 +95,7 @@ impl Acceptor {
     fn recover(&mut self) {
         if let Some(outage) = self.outage.take() {
             info!(failures = outage.failures, "accepting connections again");
+            self.throttle.relax("http");
         }
     }
 }
@@ -130,8 +134,8 @@ mod tests {
         assert!(!is_ending(&acceptor));
         assert_eq!(acceptor.outage.as_ref().unwrap().failures, 6);
         acceptor.recover();
-        // If another outage follows soon afterwards, the throttle suppresses the warning about its start, and its end
-        // is not logged.
+        // If another outage begins soon afterwards, the throttle suppresses the warning. The end of that outage is then
+        // not logged either.
         acceptor.fail(&error);
         assert!(acceptor.outage.is_none());
     }

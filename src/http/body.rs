@@ -26,8 +26,8 @@ pub(super) const FRAMES_PER_BATCH: usize = 2;
 /// twice the capacity of a frame, so the pool uses at most about 4 MiB.
 const MAX_POOLED_BUFFERS: usize = 8;
 
-/// Rendering failed because of a bug. A response that has already begun is truncated, so that it does not appear to be
-/// complete.
+/// Rendering or compressing a response failed because of a bug. A response that has already begun is truncated, so that
+/// it does not appear to be complete.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("cannot render the response")]
 pub(super) struct RenderError;
@@ -43,7 +43,7 @@ impl IntoResponse for RenderError {
 pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl BufferPool {
-    /// Returns an empty buffer from the pool, or a new buffer.
+    /// Returns an empty frame. Its buffer is from the pool, or new if the pool is empty.
     pub(super) fn take(&self) -> Frame {
         let text = lock(&self.0).pop();
         Frame {
@@ -53,7 +53,8 @@ impl BufferPool {
     }
 }
 
-/// A frame of text. When the frame is dropped, its buffer returns to the pool.
+/// A frame of text. When the frame is dropped, its buffer returns to the pool, unless the pool is full or the buffer
+/// has no capacity or too much.
 pub(super) struct Frame {
     pub(super) text: Vec<u8>,
     pool: BufferPool,
@@ -67,7 +68,7 @@ impl AsRef<[u8]> for Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        // Buffers with no capacity or too much capacity do not return to the pool.
+        // Reusing a buffer without capacity saves nothing. Keeping a very large buffer would waste memory.
         if !(1..=2 * frame_capacity()).contains(&self.text.capacity()) {
             return;
         }

@@ -1,5 +1,5 @@
-//! Identifies the client of a request by its connection and the web configuration. Headers such as `X-Forwarded-For`
-//! are ignored, because any client can set them.
+//! Describes the client of a request: its address, and whether it is authenticated and uses TLS. Headers such as
+//! `X-Forwarded-For` are ignored, because any client can set them.
 
 use std::net::IpAddr;
 
@@ -45,14 +45,14 @@ impl Caller {
         self.is_authenticated = true;
     }
 
-    /// Returns whether the client is on this machine. Also recognizes IPv4-mapped IPv6 addresses.
+    /// Returns whether the client connected from a loopback address. Also recognizes IPv4-mapped IPv6 addresses.
     fn is_local(self) -> bool {
         self.address.to_canonical().is_loopback()
     }
 }
 
-/// Checks whether a request may change state. The client must be authenticated or on this machine, and the request must
-/// not come from a web page.
+/// Checks whether a request may change state. The client must be authenticated or connect from a loopback address, and
+/// the request must not come from a web page.
 ///
 /// # Errors
 /// Returns the response that rejects the request.

@@ -17,12 +17,12 @@ pub(super) struct TargetGroup<'a> {
     labels: BTreeMap<&'static str, Cow<'a, str>>,
 }
 
-/// The query parameter `shards` is not a valid number of shards.
+/// The query parameter `shards` is not a valid number of shards, or is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("shards: expected one whole number from 1 to {MAX_SHARDS}")]
 pub(super) struct InvalidShards;
 
-/// Returns the number of shards that a query requests, or `None` if it requests customers.
+/// Returns the number of shards that a query requests, or `None` if the query requests one target per customer.
 pub(super) fn shards(query: Option<&str>) -> Result<Option<u32>, InvalidShards> {
     let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let mut values = pairs.filter(|(name, _)| name == "shards").map(|(_, value)| value);
@@ -44,8 +44,9 @@ pub(super) struct TargetAddress {
 }
 
 impl TargetAddress {
-    /// Returns the address at which a request reached the exporter, or `None` if the host is invalid. The path prefix
-    /// comes from the external URL if that URL matches the host. Otherwise, it is `route_prefix`.
+    /// Returns the address at which a request reached the exporter, or `None` if the host is invalid. If the external
+    /// URL has the same host and port, it determines the path prefix and the scheme. Otherwise, `route_prefix` and
+    /// `is_over_tls` determine them.
     pub(super) fn from_request(
         host: &str,
         is_over_tls: bool,
@@ -64,7 +65,7 @@ impl TargetAddress {
         let external_match = external_url.filter(|url| {
             let has_same_port = match authority.port_u16() {
                 Some(port) => url.port_or_known_default() == Some(port),
-                // `Url` omits the scheme's default port.
+                // `Url::port` returns `None` for the scheme's default port.
                 None => url.port().is_none(),
             };
             let has_same_host = |named: &str| named.eq_ignore_ascii_case(authority.host());
@@ -103,8 +104,9 @@ const ATTRIBUTES: PerAttribute<&str> = PerAttribute {
 
 /// Returns one target per customer.
 ///
-/// Each target has all labels that are needed to scrape it without relabelling: the path, the parameter and a unique
-/// `instance`. Without a unique `instance`, all targets would share one `up` series.
+/// Each target has all labels that are needed to scrape it without relabelling: the path, the scheme if it is `https`,
+/// the parameter `customer_id` and a unique `instance`. Without a unique `instance`, all targets would share one `up`
+/// series.
 pub(super) fn of_customers<'a>(address: &'a TargetAddress, customers: &'a [KnownCustomer]) -> Vec<TargetGroup<'a>> {
     let group = |customer: &'a KnownCustomer| {
         let id = customer.id.as_str();

@@ -1,10 +1,10 @@
-//! Compresses each response on several threads, but only once for all scrapers. Caches responses until the store
-//! changes or a value expires.
+//! Compresses responses on several threads. Caches unfiltered responses until the store changes or a value expires, so
+//! that each is compressed only once for all scrapers.
 //!
-//! A response is one gzip member, because several clients ignore all members after the first. Each chunk is deflated
-//! separately and ends at a byte boundary, so chunks can be compressed in parallel, cached and joined. Their checksums
-//! are combined. For each version of the store, only chunks whose text has changed are compressed. The exporter's
-//! own metrics, at the beginning and end of a response, are compressed for every scrape.
+//! A response is one gzip member, because several clients ignore all members after the first. Each frame of text is
+//! deflated separately into a chunk that ends at a byte boundary, so chunks can be compressed in parallel, cached and
+//! joined. Their checksums are combined. For each version of the store, only frames whose text has changed are
+//! compressed. The exporter's own metrics, at the beginning and end of a response, are compressed for every scrape.
 //!
 //! Filtered responses are not cached. Usually, only one scraper requests a given filtered response, and the contents
 //! change before the next scrape.
@@ -46,7 +46,7 @@ enum FramePart {
     New(Frame),
 }
 
-/// Compresses responses, and caches the latest unfiltered response in each format.
+/// Compresses responses. For each format, caches the chunks of the latest unfiltered response.
 #[derive(Debug, Default)]
 pub(super) struct Compressor {
     cached: Mutex<Vec<CachedCompression>>,

@@ -9,24 +9,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-/// Time limit for a handshake, equal to the limit for the head of a request.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+use super::server::HEADER_TIMEOUT;
 
 /// Maximum time for which a connection stays open after a failed handshake, so that the client can read the error.
 const LINGER_TIME: Duration = Duration::from_secs(1);
-
-/// First byte of a TLS connection: the type of a handshake record.
-const HANDSHAKE_RECORD: u8 = 0x16;
 
 /// Response to a client that does not use TLS. Go servers send the same text, so operators recognize it.
 const PLAIN_HTTP: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
                             Client sent an HTTP request to an HTTPS server.\n";
 
-/// Performs the handshake. Returns `None` if it fails. Unless the handshake timed out, the client first gets time to
-/// read the error.
+/// Performs the handshake. Returns `None` if it fails. Before that, the client gets time to read the error, unless the
+/// handshake timed out or its first byte could not be read.
 pub(super) async fn accept(stream: TcpStream, acceptor: &TlsAcceptor) -> Option<TlsStream<TcpStream>> {
-    let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, try_accept(stream, acceptor)).await;
+    let result = tokio::time::timeout(HEADER_TIMEOUT, try_accept(stream, acceptor)).await;
     let (error, stream) = match result {
         Ok(Ok(secured)) => return Some(secured),
         Ok(Err(failure)) => failure,
@@ -47,7 +43,8 @@ async fn try_accept(mut stream: TcpStream, acceptor: &TlsAcceptor) -> Result<Tls
         return Err((error, None));
     }
     let [first] = first;
-    if first != HANDSHAKE_RECORD && first.is_ascii_alphabetic() {
+    // The first byte of a TLS connection is not a letter.
+    if first.is_ascii_alphabetic() {
         let sent = stream.write_all(PLAIN_HTTP).await;
         let error = sent
             .err()

@@ -79,8 +79,11 @@ fn item(text: &str) -> Item {
     };
     for (key, value) in parts.filter_map(|part| part.split_once('=')) {
         match key.trim().to_ascii_lowercase().as_str() {
-            // An invalid quality counts as 0.
-            "q" => item.quality = value.trim().parse().unwrap_or(0.0_f32).clamp(0.0, 1.0),
+            // An invalid quality, such as NaN, counts as 0.
+            "q" => {
+                let quality = value.trim().parse().ok().filter(|quality: &f32| quality.is_finite());
+                item.quality = quality.unwrap_or(0.0).clamp(0.0, 1.0);
+            }
             "version" => item.version = Some(value.trim().trim_matches('"').to_owned()),
             _ => {}
         }

@@ -44,8 +44,8 @@ const REFRESH_SECONDS: u32 = 60;
 /// Text that the script shows when the exporter is not responding.
 const CONNECTION_LOST: &str = "The exporter is not responding. This page shows the last data received.";
 
-/// Content security policy. It allows requests to the exporter, and the page's own style and script, which it
-/// identifies by their hashes.
+/// Content security policy. It allows only requests and forms that are sent to the exporter, inline images, and the
+/// page's own style and script, which it identifies by their hashes.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; form-action 'self'; \

@@ -9,7 +9,7 @@ use super::Site;
 use crate::domain::{CustomerId, PastRun, Timestamp};
 use crate::status::CustomerRuns;
 
-/// Runs of a customer, newest first. Fields that the API does not return are omitted.
+/// Runs of a customer, newest first. Fields whose values are unknown are omitted.
 #[derive(Serialize)]
 struct RunsResponse<'a> {
     customer_id: &'a str,
@@ -65,7 +65,7 @@ fn response(customer: &CustomerRuns) -> RunsResponse<'_> {
         .iter()
         .flat_map(|module| module.runs.iter().map(move |run| (module, run)))
         .collect();
-    // The sort is stable, so runs of one module that ended at the same time keep their order.
+    // The sort is stable, so runs of one module with equal times keep their order.
     runs.sort_by_key(|(_, run)| std::cmp::Reverse(PastRun::occurred_at(run)));
     let runs = runs.into_iter().map(|(module, run)| Run {
         service: &module.key.service,

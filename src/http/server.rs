@@ -25,11 +25,11 @@ use super::caller::Caller;
 use super::handshake;
 use super::web_config::{Guard, guarded};
 
-/// Time limit for receiving the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit for receiving the head of a request, and for a TLS handshake.
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum number of connections. A few Prometheus servers and browsers need a few dozen. Further connections wait in
-/// the kernel.
+/// Maximum number of connections. A few Prometheus servers and browsers need a few dozen. Connections beyond the
+/// maximum wait in the kernel.
 const MAX_CONNECTIONS: usize = 512;
 
 /// Maximum time for which a client may stop reading its response. During this time, the client occupies one of
@@ -47,7 +47,7 @@ impl Listener {
     /// Binds the first of `addresses` that can be bound.
     ///
     /// # Errors
-    /// Returns the error for the last address.
+    /// If no address can be bound, returns the error for the last one. Also returns an error if there are no addresses.
     pub async fn bind(addresses: &[String]) -> io::Result<Self> {
         let mut last_error = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
         for address in addresses {
@@ -125,8 +125,8 @@ async fn handle_connection(
     let Some(acceptor) = active.as_ref().and_then(|active| active.tls.clone()) else {
         return serve_requests(stream, Caller::new(peer, false), routes, watcher).await;
     };
-    // The TLS settings that were active when the connection was accepted still apply. Later TLS settings affect only
-    // new connections.
+    // A connection keeps the TLS settings that were active when it was accepted. Changed settings affect only new
+    // connections.
     let caller = Caller::new(peer, active.is_some_and(|active| active.verifies_clients));
     let secured = tokio::select! {
         // No request has been received yet, so there is no response to finish.

@@ -14,7 +14,7 @@
 //! | `basic_auth_users` | names and bcrypt hashes of users |
 //!
 //! Paths are relative to the directory of the file. A [`Guard`] protects all routes, including the health endpoints, as
-//! in the toolkit. The guard rereads the file, and all files to which it refers, when they change.
+//! in the toolkit. The guard reloads the configuration when the file, or a file to which it refers, has changed.
 //!
 //! This implementation is stricter than the toolkit. It rejects a setting that is given both inline and as a file, and
 //! a `tls_server_config` section without a certificate. Only a restart applies a file that removes TLS, the requirement
@@ -38,7 +38,7 @@ use crate::text_file;
 /// Reason why a web configuration is rejected. Messages contain no password hashes or keys.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file, or a file to which it refers, is invalid.
+    /// The file, or a file to which it refers, is invalid or cannot be read.
     #[error(transparent)]
     Settings(#[from] crate::settings::Error),
     /// The changed file would remove TLS, the requirement for a client certificate, or all users.
@@ -58,21 +58,21 @@ fn read_text(file: &Path) -> Result<String, Error> {
     Ok(text_file::read_regular(file, FILE_LIMIT).map_err(crate::settings::Error::from)?)
 }
 
-/// Transport on which the server accepts connections.
+/// Transport over which the server accepts connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerTransport {
     /// HTTP without TLS.
     Plain,
-    /// TLS without a required client certificate.
+    /// TLS; a client certificate is not required.
     Tls,
-    /// TLS with a required client certificate.
+    /// TLS; a client certificate is required.
     TlsWithClientCertificate,
 }
 
 /// Returns the transport that a web configuration selects, without reading the files to which it refers.
 ///
 /// # Errors
-/// Returns an error if the file is invalid.
+/// Returns an error if the file is invalid or cannot be read.
 pub fn server_transport(file: &Path) -> Result<ServerTransport, Error> {
     let settings = WebSettings::parse(file, &read_text(file)?)?;
     Ok(match settings.tls {

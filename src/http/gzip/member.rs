@@ -41,8 +41,8 @@ pub(super) struct Checksum {
 }
 
 impl Checksum {
-    /// Adds the checksum of the text that follows. This takes longer than sending a small chunk, so it is done once per
-    /// chunk rather than once per scraper.
+    /// Adds the checksum of the text that follows. This takes longer than sending a small chunk, so it is done only
+    /// once for each cached chunk, rather than for every scraper.
     pub(super) fn add(&mut self, other: &Self) {
         self.crc.combine(&other.crc);
         self.length = self.length.wrapping_add(other.length);
@@ -57,8 +57,8 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// Deflates text. With `FlushCompress::Sync`, the output ends at a byte boundary. With `FlushCompress::Finish`, it
-    /// ends the deflate stream.
+    /// Deflates text. With `FlushCompress::Sync`, the output ends at a byte boundary. With `FlushCompress::Finish`, the
+    /// output also ends the deflate stream.
     pub(super) fn new(text: &[u8], flush: FlushCompress) -> Result<Self, RenderError> {
         let mut crc = crc32fast::Hasher::new();
         crc.update(text);

@@ -148,7 +148,7 @@ fn freshness(summary: &Summary) -> (Severity, String) {
     (severity, headline.to_owned() + &age.unwrap_or_default())
 }
 
-/// Returns the reason why some of a collector's data is not fresh.
+/// Returns the reason why some of a collector's data is not fresh, if any.
 fn reason(collector: &CollectorSummary) -> Option<String> {
     let name = collector.overview.collector.name();
     if !collector.is_permitted() {

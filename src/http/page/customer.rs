@@ -1,4 +1,4 @@
-//! The page of one customer: modules, runs, errors, and the freshness of each collector's data.
+//! The page of one customer: signs of ransomware, modules, runs, errors, and the freshness of each collector's data.
 
 use std::time::SystemTime;
 

@@ -13,7 +13,7 @@ use crate::store::State;
 /// Minimum lag that is shown. A shorter lag is normal, because a running poll counts as late until it ends.
 const MIN_SHOWN_LAG: Duration = Duration::from_secs(1);
 
-/// Lag, as a fraction of the interval, above which a poll is highlighted as late.
+/// Fraction of a collector's interval above which the lag is highlighted.
 const LATE_FRACTION: f64 = 0.5;
 
 /// Returns the section about the exporter itself.

@@ -18,7 +18,7 @@ use crate::store::State;
 /// Number of customers per page.
 const PAGE_SIZE: usize = 25;
 
-/// Maximum number of visible modules per customer. The others are in a collapsed section.
+/// Maximum number of visible modules per customer.
 const VISIBLE_MODULES: usize = 3;
 
 /// Returns the page at `/`.
@@ -53,7 +53,7 @@ pub(in crate::http) fn front(site: &Site, query: &PageQuery) -> Page {
     layout(site, "elements_exporter", ROOT, query.is_live, &content, &foot)
 }
 
-/// Returns the search form, with a drop-down list for each attribute that customers have.
+/// Returns the search form, with a drop-down list for each attribute that customers have or the query selects.
 fn search(list: &CustomerList, query: &PageQuery) -> Markup {
     let values = list.attribute_values();
     let selected = query.attributes.each_ref().map(Option::as_deref);
@@ -143,7 +143,8 @@ fn customers(details: &[CustomerDetail], summary: &Summary, query: &PageQuery) -
     }
 }
 
-/// Returns the modules of a customer, worst first. Some are in a collapsed section.
+/// Returns the modules of a customer, worst first. Up to [`VISIBLE_MODULES`] modules that need attention are visible,
+/// or the first module if none needs attention. The others are in a collapsed section.
 fn modules_of(detail: &CustomerDetail, now: Timestamp) -> Markup {
     let needs_attention = |module: &&ModuleHealth| module.state(detail.row.as_of) < ModuleState::Ok;
     let urgent = detail.modules.iter().take_while(needs_attention).count();

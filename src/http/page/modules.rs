@@ -84,7 +84,8 @@ fn exemption(module: &ModuleHealth) -> Markup {
     html! { @if !words.is_empty() { " " small { (words.join(": ")) } } }
 }
 
-/// Returns the state of a module. While the data is stale, modules are not shown as OK and do not become overdue.
+/// Returns the state of a module. While the backup status is unknown, modules are not shown as OK and do not become
+/// overdue.
 fn state(module: &ModuleHealth, customer: &CustomerRow) -> Markup {
     let (severity, word) = match module.state(customer.as_of) {
         ModuleState::NeverBackedUp => (Severity::Bad, "never backed up"),

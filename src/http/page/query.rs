@@ -1,4 +1,4 @@
-//! The query parameters of the status page.
+//! The query parameters of the status pages.
 
 use url::form_urlencoded;
 
@@ -20,7 +20,7 @@ pub(in crate::http) struct PageQuery {
 }
 
 impl PageQuery {
-    /// Parses a query. Unknown and invalid parameters are ignored.
+    /// Parses a query. Unknown parameters are ignored, and defaults replace invalid values.
     pub(in crate::http) fn parse(query: Option<&str>) -> Self {
         let mut parsed = Self {
             text: String::new(),

@@ -29,7 +29,7 @@ impl Severity {
     }
 }
 
-/// Maximum length of external text on a page, in characters. Names of organizations are shorter.
+/// Maximum length of external text on a page, in characters. Legitimate names of organizations are shorter.
 const MAX_SHOWN_CHARS: usize = 200;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -60,7 +60,7 @@ fn has_address(word: &str) -> bool {
     })
 }
 
-/// Formats a duration in its two largest units.
+/// Formats a duration in its largest unit and the next smaller unit. Omits the smaller unit if its value is 0.
 pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let largest = UNITS.iter().position(|(unit, _)| seconds >= *unit);

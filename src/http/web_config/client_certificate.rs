@@ -11,13 +11,13 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// Requests a client certificate, and verifies its chain and names as configured. The client must always prove that it
-/// has the private key.
+/// Requests a client certificate, and verifies its chain and names as configured. A client that sends a certificate
+/// must always prove that it has the private key.
 #[derive(Debug)]
 pub(super) struct ClientCertificateVerifier {
     /// Whether a certificate is required.
     pub(super) mandatory: bool,
-    /// Verifies the chain; `None` if any certificate is accepted.
+    /// Verifies the chain; `None` if a certificate from any authority is accepted.
     pub(super) chain: Option<Arc<dyn ClientCertVerifier>>,
     /// If not empty, the certificate must contain one of these names.
     pub(super) names: Vec<String>,

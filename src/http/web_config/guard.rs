@@ -39,7 +39,7 @@ pub struct Guard {
 
 struct GuardState {
     active: Arc<ActiveConfig>,
-    /// Last error, stored so that it is logged only once.
+    /// Error of the last check, if it failed; stored so that a repeated error is logged only once.
     last_error: Option<String>,
 }
 
@@ -49,6 +49,7 @@ pub(in crate::http) struct ActiveConfig {
     needs_client_certificate: bool,
     /// Whether the handshake verifies a certificate from every client.
     pub(in crate::http) verifies_clients: bool,
+    limits_client_names: bool,
     users: Users,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Digest of all files.
@@ -59,7 +60,7 @@ impl Guard {
     /// Reads a web configuration and the files to which it refers.
     ///
     /// # Errors
-    /// Returns an error if a file is invalid.
+    /// Returns an error if a file is invalid or cannot be read, or if the system provides no random numbers.
     pub fn load(file: &Path) -> Result<Arc<Self>, Error> {
         let slots = CheckSlots::new();
         let active = Arc::new(ActiveConfig::prepare(&Files::read(file)?, slots.clone())?);
@@ -210,6 +211,7 @@ impl ActiveConfig {
         Ok(Self {
             tls: tls.map(TlsAcceptor::from),
             verifies_clients: settings.tls.as_ref().is_some_and(|tls| tls.client_auth.verifies_all()),
+            limits_client_names: settings.tls.as_ref().is_some_and(|tls| !tls.client_names.is_empty()),
             needs_client_certificate: settings.tls.as_ref().is_some_and(|tls| tls.client_auth.is_mandatory()),
             users: Users::new(&settings.users, slots)?,
             headers: settings.headers.clone(),
@@ -217,13 +219,17 @@ impl ActiveConfig {
         })
     }
 
-    /// Returns a protection that this configuration has and `other` lacks.
+    /// Returns a protection that this configuration has and `other` lacks, if any.
     fn protection_missing_in(&self, other: &Self) -> Option<&'static str> {
         let lost = |mine: bool, theirs: bool| mine && !theirs;
         if lost(self.tls.is_some(), other.tls.is_some()) {
             Some("tls_server_config")
         } else if lost(self.needs_client_certificate, other.needs_client_certificate) {
             Some("a mandatory client_auth_type")
+        } else if lost(self.verifies_clients, other.verifies_clients) {
+            Some("the verification of client certificates")
+        } else if lost(self.limits_client_names, other.limits_client_names) {
+            Some("client_allowed_sans")
         } else if lost(!self.users.is_empty(), !other.users.is_empty()) {
             Some("basic_auth_users")
         } else {

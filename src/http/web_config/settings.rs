@@ -38,8 +38,8 @@ const KEYS: &[&str] = &[
     "rate_limit",
 ];
 
-/// Accepted costs of a bcrypt hash. The minimum that bcrypt allows is 4. Each step doubles the duration of a check: at
-/// cost 16, a check takes a few seconds, and at a higher cost, the first scrape could time out.
+/// Accepted costs of a bcrypt hash. The minimum that bcrypt allows is 4. Each step doubles the duration of a check. At
+/// cost 16, a check takes a few seconds. At a higher cost, the first scrape could time out.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 
 /// Headers that can be set, with their allowed values. If no values are listed, any value is allowed.

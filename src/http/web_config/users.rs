@@ -1,8 +1,8 @@
 //! Basic authentication.
 //!
 //! Rejecting an unknown name takes as long as rejecting a wrong password, so that the time does not reveal whether a
-//! name exists. A correct password is verified with bcrypt only once: a keyed hash of the credentials is then cached,
-//! so that later requests are cheap.
+//! name exists. After bcrypt has verified a password, a keyed hash of the credentials is cached, so that later requests
+//! are cheap.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -24,8 +24,8 @@ use crate::secret::Secret;
 /// need cores as well.
 const MAX_CONCURRENT_CHECKS: usize = 2;
 
-/// Maximum time that a request waits for other password checks before it is rejected. It is shorter than the default
-/// scrape timeout of Prometheus, which is ten seconds.
+/// Maximum time for which a request waits for a slot. After that, the request is rejected with status 503. This time is
+/// shorter than the default scrape timeout of Prometheus, which is ten seconds.
 const CHECK_WAIT: Duration = Duration::from_secs(5);
 
 /// Maximum number of cached tags, which are keyed hashes of credentials. Most exporters have fewer scrapers and users
@@ -52,7 +52,7 @@ impl CheckSlots {
 /// Result of authenticating a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AuthResult {
-    /// The request is accepted.
+    /// The password is correct, or no password is required.
     Accepted,
     /// The name or the password is missing or wrong.
     Rejected,
@@ -63,8 +63,8 @@ pub(super) enum AuthResult {
 /// The users and their password hashes.
 pub(super) struct Users {
     hashes: BTreeMap<Vec<u8>, Secret>,
-    /// Random key for the tags. Without the key, tags reveal nothing about names and passwords, so tags can be stored
-    /// and compared without special care.
+    /// Random key for the tags. Without the key, tags reveal nothing about names and passwords, so tags can be stored,
+    /// and need no constant-time comparison.
     key: hmac::Key,
     /// Tags of credentials that were verified, oldest first.
     verified: Mutex<VecDeque<Tag>>,
@@ -137,9 +137,9 @@ impl Users {
     }
 
     /// Returns the hash against which a password sent with an unknown name is checked, so that the check takes as long
-    /// as for an existing name. The same unknown name is always checked against the same hash. If the hash varied
-    /// between requests and the hashes had different bcrypt costs, varying response times would reveal that the name is
-    /// unknown.
+    /// as for an existing name. Until the next reload, an unknown name is always checked against the same hash. If the
+    /// hash varied between requests and the hashes had different bcrypt costs, varying response times would reveal that
+    /// the name is unknown.
     fn decoy(&self, name: &[u8]) -> Option<&Secret> {
         let [first, ..] = self.tag(&[name]);
         let index = usize::from(first).checked_rem(self.hashes.len())?;

@@ -6,6 +6,8 @@ use super::*;
 
 const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server-key.pem\n";
 const CLIENTS: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
+const ANY_CLIENT: &str = "  client_auth_type: RequireAnyClientCert\n";
+const NAMES: &str = "  client_allowed_sans: [prometheus.example]\n";
 const USERS: &str = "basic_auth_users:\n  alice: $2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG\n";
 
 fn fixture(name: &str) -> PathBuf {
@@ -99,7 +101,12 @@ fn protection_can_be_added_but_not_removed() {
     for (text, gone) in [
         (USERS.to_owned(), "basic_auth_users"),
         (format!("{USERS}{TLS}"), "tls_server_config"),
-        (format!("{USERS}{TLS}{CLIENTS}"), "a mandatory client_auth_type"),
+        (format!("{USERS}{TLS}{ANY_CLIENT}"), "a mandatory client_auth_type"),
+        (
+            format!("{USERS}{TLS}{CLIENTS}"),
+            "the verification of client certificates",
+        ),
+        (format!("{USERS}{TLS}{CLIENTS}{NAMES}"), "client_allowed_sans"),
     ] {
         let before = fs::read_to_string(files.path()).unwrap();
         files.write(&text);
