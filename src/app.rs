@@ -62,12 +62,12 @@ pub enum Error {
     /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// A file to which the configuration refers is invalid.
+    /// A configured value, or a file to which the configuration refers, cannot be used.
     #[error("{key}: {problem}")]
     InvalidFile {
-        /// The configuration key with the path.
+        /// The configuration key.
         key: &'static str,
-        /// What is wrong with the file.
+        /// What is wrong with the value or the file.
         problem: String,
     },
     /// The web configuration is invalid.
@@ -164,9 +164,9 @@ impl App {
     /// display on the status page.
     ///
     /// # Errors
-    /// Returns an error if the configuration or a file to which it refers is invalid, or if a socket cannot be bound.
-    /// If the state cannot be restored, the problem is logged and exposed as a metric, and the exporter starts without
-    /// the state.
+    /// Returns an error if the configuration, the web configuration or a file to which they refer is invalid, if
+    /// another exporter uses the state file, or if a socket cannot be bound. If the state cannot be restored, the
+    /// problem is logged and exposed as a metric, and the exporter starts without the state.
     pub async fn bind(
         load: LoadConfig,
         config_file: Option<PathBuf>,
@@ -216,7 +216,7 @@ impl App {
         if serves_tls { "https" } else { "http" }
     }
 
-    /// Reloads the configuration, as on SIGHUP.
+    /// Returns the function that reloads the configuration, as on SIGHUP.
     pub fn reload(&self) -> Reload {
         Reloader::reload_fn(&self.reloader)
     }

@@ -1,7 +1,7 @@
-//! The exporter's own health: counters, heartbeat, readiness, and their metrics.
+//! The exporter's own health: heartbeat, readiness, and metrics.
 //!
-//! Counters are stored in a prometheus-client registry. All other values are read from their source at scrape time, so
-//! that they cannot be outdated.
+//! Counters and histograms are stored in a prometheus-client registry. All other values are read from their source at
+//! scrape time, so that they cannot be outdated.
 
 mod process;
 mod text_format;
@@ -274,7 +274,7 @@ impl Health {
         }
     }
 
-    /// Records that a customer list was fetched or a state file was restored.
+    /// Records that a customer list was fetched, or that customers were restored from the state file.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }

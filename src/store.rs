@@ -1,8 +1,8 @@
-//! The store: the latest record of every collector and customer, and its freshness.
+//! The store: the latest record of every collector and customer, and the freshness of every target.
 //!
-//! Outcomes of polls affect whole records: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them and
-//! records the failure. A scrape takes a [`Snapshot`] that shares the records, so the lock is held only briefly.
-//! Expired records are omitted when a snapshot is rendered, so no cleanup is needed.
+//! Outcomes of polls affect whole records: [`Store::commit`] replaces them, and [`Store::mark_failed`] keeps them but
+//! marks their target as failed. A scrape takes a [`Snapshot`] that shares the records, so the lock is held only
+//! briefly. Expired values are omitted when a snapshot is rendered, so no cleanup is needed.
 
 mod collected;
 mod columns;
@@ -215,7 +215,8 @@ impl Store {
     /// responses. For the customer list, [`Store::reconcile`] removes the records instead.
     ///
     /// # Errors
-    /// Returns [`OverLimit`] if the records would exceed the series limit. In that case, nothing is replaced.
+    /// Returns [`OverLimit`] if the records would add series and exceed the series limit. In that case, nothing is
+    /// replaced, and the poll counts as failed.
     pub fn commit(
         &self,
         collector: CollectorId,
@@ -307,7 +308,8 @@ impl Store {
         self.update_copy(|inner| inner.reconcile(listed, complete))
     }
 
-    /// Replaces times after `now` with `now`, for example after the wall clock was set back.
+    /// Replaces times of polls after `now` with `now`, for example after the wall clock was set back. The times of
+    /// errors do not change.
     pub fn clamp_times(&self, now: Timestamp) {
         let mut inner = lock(&self.inner);
         for collected in inner.collected.values_mut() {
@@ -376,7 +378,7 @@ impl Store {
         lock(&self.inner).restored
     }
 
-    /// Returns a number that increases with every change.
+    /// Returns a number that increases with every change that can affect a snapshot.
     pub fn version(&self) -> u64 {
         lock(&self.inner).version
     }

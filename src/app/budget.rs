@@ -128,8 +128,8 @@ impl Budget {
     }
 }
 
-/// Returns the cost of each default collector at its default interval. `profiles` is the number of scan profiles per
-/// customer.
+/// Returns the cost of each collector that is enabled by default, at its default interval. `profiles` is the number of
+/// scan profiles per customer.
 pub fn typical_costs(customers: usize, profiles: usize) -> Vec<(&'static str, Cost)> {
     costs(customers, profiles, false)
 }

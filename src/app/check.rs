@@ -471,7 +471,7 @@ impl Check<'_> {
         };
         self.report.invalid_values = notes.invalid_values.into_iter().map(unusual).collect();
         self.report.unknown_values = notes.unknown.into_iter().map(unusual).collect();
-        self.report.unmatched_exclusions = unmatched_exclusions(self.config).map(domain::log_safe).collect();
+        self.report.patterns.extend(exclusions_without_match(self.config));
         self.report.requests = notes.counts.requests;
         self.report.throttled = notes.counts.throttled;
         self.report.customer = self
@@ -489,6 +489,14 @@ impl Check<'_> {
 
 fn finding(collector: CollectorId, result: CollectorResult, detail: impl Into<String>) -> Finding {
     Finding::new(collector.name(), result.outcome(), result.as_str(), detail.into())
+}
+
+/// Returns a finding for each pattern in `metrics.exclude` that matches no metric.
+fn exclusions_without_match(config: &Config) -> impl Iterator<Item = Finding> {
+    unmatched_exclusions(config).map(|pattern| {
+        let detail = format!("{:?} matches no metric", domain::log_safe(pattern));
+        Finding::new("metrics.exclude", Outcome::Failed, "matches nothing", detail)
+    })
 }
 
 /// Returns the patterns that match none of these names, except patterns for backup scopes.

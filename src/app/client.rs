@@ -1,4 +1,4 @@
-//! Builds the API client from the configuration, and keeps as much of its state as possible across reloads.
+//! Builds the API client from the configuration, and keeps as much of the client's state as possible across reloads.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -30,7 +30,7 @@ pub(super) struct ClientSource {
     client_id: String,
     credential: config::Credential,
     authorities: Vec<CertificateDer<'static>>,
-    /// Scopes of the enabled collectors, by API version.
+    /// OAuth scopes of the enabled collectors, first for v3 and then for v1.
     scopes: [Vec<&'static str>; 2],
 }
 
@@ -133,7 +133,7 @@ impl ClientSource {
     }
 }
 
-/// Returns the scopes of the enabled collectors, without duplicates.
+/// Returns the OAuth scopes of the enabled collectors, without duplicates.
 pub(super) fn scopes(plans: &PerCollector<Plan>, generation: Generation) -> Vec<&'static str> {
     let mut scopes: Vec<&'static str> = Vec::new();
     let enabled = plans.iter().filter(|(_, plan)| plan.enabled);

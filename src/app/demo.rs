@@ -26,7 +26,7 @@ use state::PreparedState;
 const SECRET_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// Seconds between two polls of a target, by collector. The intervals are short, because a demo usually runs for only a
-/// few minutes. If the polls would exceed [`TARGET_RATE`], all intervals are multiplied by the same factor.
+/// few minutes. If the polls do not fit [`LIMITS`], all intervals are multiplied by the same factor.
 const INTERVALS: &[(&str, u32)] = &[
     ("customers", 10),
     ("jobs", 5),

@@ -18,7 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Reason why the exporter is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
-    /// The response does not have a success status, for example because another program sent it.
+    /// The response does not have a success status, for example because the poll loop has stalled, the exporter is not
+    /// ready, or another program responded.
     #[error("{url} returned status {status}")]
     Status {
         /// Requested URL.

@@ -38,8 +38,8 @@ fn log_run(event: &RunEvent) {
     );
 }
 
-/// Replaces line breaks and misleading characters. Unlike other log fields, the text is not truncated, so that it
-/// equals the label value unless that contains a line break.
+/// Replaces misleading characters, including line breaks. Unlike other log fields, the text is not truncated. It
+/// therefore equals the label value, unless the label value contains a newline.
 fn single_line(text: &str) -> String {
     text.chars().map(replace_misleading).collect()
 }

@@ -21,11 +21,11 @@ labelled! {
         Failing => "failing",
         /// The backup status is currently unknown.
         Unknown => "unknown",
-        /// The values of a collector are not fresh.
+        /// The values of a collector are outdated; see [`State::is_outdated`].
         Outdated => "outdated",
         /// A collector's first poll has not completed yet.
         Pending => "pending",
-        /// No module has both an objective and a completed run, for example because no module is listed.
+        /// No module has both an RPO and a completed run, for example because no module is listed.
         NotAssessed => "not assessed",
         /// None of the other findings applies.
         Ok => "OK",
@@ -46,7 +46,7 @@ pub struct CustomerRow {
     pub signs: Option<RansomwareSigns>,
     /// Number of modules that were overdue at [`as_of`](Self::as_of).
     pub overdue: usize,
-    /// Number of modules that were failing at the last poll.
+    /// Number of modules that were failing at the last successful poll.
     pub failing: usize,
     /// Number of collectors whose values for the customer are outdated; see [`State::is_outdated`].
     pub outdated: usize,
@@ -351,8 +351,8 @@ mod tests {
         assert_eq!(list.attribute_values().tier.len(), 1);
     }
 
-    /// Returns a store with one customer, whose only module has a restore point at 0 s and the given objective. The
-    /// jobs were polled at 100 s, and their values become stale 180 seconds later.
+    /// Returns a store with one customer, whose only module has a restore point at 0 s and the given RPO in seconds.
+    /// The jobs were polled at 100 s, and their values become stale 180 seconds later.
     fn polled(rpo: u64) -> (Store, CustomerId) {
         let plan = Plan {
             enabled: true,

@@ -21,8 +21,8 @@ pub(super) struct CollectorData {
     pub(super) shown_metrics: FreshnessMetrics,
     pub(super) records: CowMap<CustomerId, StoredRecord>,
     pub(super) freshness: CowMap<Target, Freshness>,
-    /// Customers that were missing from the last complete list of an optional collector. Their records are removed if
-    /// they are also missing from the next one.
+    /// Customers that were missing from the last complete bulk poll of an optional collector. Their records are removed
+    /// if they are also missing from the next one.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
     /// Text of the latest failure, shared by targets with the same failure.
     pub(super) last_error: Option<Arc<str>>,
@@ -53,7 +53,7 @@ impl CollectorData {
         self.shown_metrics.count() * self.freshness.len()
     }
 
-    /// Renders the freshness series again, and replaces times after `now` with `now`.
+    /// Renders the freshness series again, and replaces times of polls after `now` with `now`.
     pub(super) fn render_freshness(&mut self, now: Timestamp) {
         for (target, freshness) in self.freshness.iter_mut() {
             let last_success = freshness.last_success.map(|success| success.min(now));
@@ -65,7 +65,7 @@ impl CollectorData {
         }
     }
 
-    /// Returns the records and the freshness of the targets in `only`, or of all targets if it is `None`.
+    /// Returns the records and the freshness of the targets in `only`, or of all targets if `only` is `None`.
     pub(super) fn blocks(&self, only: Option<&BTreeSet<Target>>) -> (Blocks, Blocks) {
         let Some(only) = only else {
             let mut records = self.records.blocks();
@@ -124,9 +124,9 @@ impl CollectorData {
 #[derive(Clone, Debug)]
 pub(super) struct StoredRecord {
     pub(super) rendered: RenderedRecord,
-    /// Time of the poll that returned all rows except those carried over from earlier responses.
+    /// Time of the poll that returned the rows that are not held.
     pub(super) good_at: Timestamp,
-    /// Time of the poll that returned the rows carried over from earlier responses.
+    /// Time from which the age of held rows counts: the last poll that left no row held.
     pub(super) held_at: Timestamp,
 }
 
@@ -152,7 +152,7 @@ impl Block for Vec<(CustomerId, StoredRecord)> {
     }
 }
 
-/// The rows of a record that are carried over from earlier responses, and the time of the poll that returned them.
+/// The held rows of a record, and the time from which their age counts.
 #[derive(Debug)]
 pub(super) struct HeldRows {
     pub(super) tables: Arc<[Table]>,

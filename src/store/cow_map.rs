@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::exposition::Block;
 
-/// Maximum number of entries in a block. Changing an entry copies one block, and copying the map copies only the list
-/// of blocks. With blocks of 64 entries, each operation takes about a microsecond for a map of ten thousand entries.
+/// Maximum number of entries in a block. Changing an entry copies at most one block, and copying the map copies only
+/// the list of blocks. With blocks of 64 entries, either operation takes about a microsecond for a map of ten thousand
+/// entries.
 const BLOCK_ENTRIES: usize = 64;
 
 /// A sorted map that consists of blocks. Copies share each block until it changes.

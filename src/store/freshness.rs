@@ -51,11 +51,12 @@ labelled! {
     pub enum State, label {
         /// The latest poll succeeded and is not older than `stale_after`.
         Fresh => "fresh",
-        /// The last successful poll is older than `stale_after`.
+        /// Neither forbidden nor unlicensed, and the last successful poll is older than `stale_after`.
         Stale => "stale",
-        /// The latest poll failed. The last successful poll is no older than `stale_after`, or there was none.
+        /// The latest poll failed or returned an incomplete response. The last successful poll is no older than
+        /// `stale_after`, or there was none.
         Failed => "failed",
-        /// The API denied access with status 403, or the permission is missing.
+        /// The API denied the latest poll with status 403, or the permission is missing.
         Forbidden => "forbidden",
         /// The customer lacks the service that the collector polls.
         Unlicensed => "unlicensed",
@@ -65,7 +66,7 @@ labelled! {
 }
 
 impl State {
-    /// Returns whether the latest poll failed or was denied, or whether the last successful poll is too old.
+    /// Returns whether the latest poll failed or was denied, or the last successful poll is too old.
     pub fn is_outdated(self) -> bool {
         matches!(self, Self::Stale | Self::Failed | Self::Forbidden)
     }
@@ -85,11 +86,12 @@ pub(super) enum Attempt {
 /// The error of the latest poll of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
-    /// The failure as logged, without secrets and URLs. Shared by all targets with the same failure.
+    /// The endpoint, and the error with its causes, without secrets and URLs. Long texts are truncated. Targets that
+    /// fail one after another with the same error share the text.
     pub text: Arc<str>,
     /// End of the poll.
     pub at: Timestamp,
-    /// Whether the error indicates an outage: there was no response, or the response means that the API is down.
+    /// Whether the API may be down: there was no response, or the response indicates an outage.
     pub is_outage: bool,
 }
 

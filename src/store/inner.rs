@@ -43,8 +43,8 @@ pub(super) struct Inner {
     /// Last known names of listed customers that the filters exclude, so that the filters also work if a list contains
     /// no names.
     pub(super) excluded_names: Arc<BTreeMap<CustomerId, Arc<str>>>,
-    /// Customers that were missing from the last complete list. They are removed if they are also missing from the next
-    /// one.
+    /// Customers that were missing from the last complete list and have not been listed since. They are removed if they
+    /// are also missing from the next complete list.
     pub(super) absent_once: Arc<BTreeSet<CustomerId>>,
     pub(super) collected: PerCollector<CollectorData>,
     pub(super) excluded: Arc<ExcludedMetrics>,
@@ -55,7 +55,8 @@ pub(super) struct Inner {
     pub(super) restored: bool,
     /// Number of changes to the set of customers.
     pub(super) membership: u64,
-    /// Number of changes. A cache of derived data is outdated if the number has changed since the cache was filled.
+    /// Number of changes that can affect a snapshot. A cache of derived data is outdated if the number has changed
+    /// since the cache was filled.
     pub(super) version: u64,
 }
 
@@ -98,7 +99,7 @@ impl Inner {
         self.version += 1;
     }
 
-    /// Stores a new record. After a change of the API version, the customer list and the subscriptions both contain the
+    /// Stores a record. After a change of the API version, the customer list and the subscriptions both contain the
     /// tenants until the next polls. In that case, the tenants are removed from the subscriptions, so that no series
     /// occurs twice.
     pub(super) fn insert(&mut self, collector: CollectorId, id: &CustomerId, stored: StoredRecord) {
@@ -162,8 +163,8 @@ impl Inner {
             _ if !complete => Vec::new(),
             Target::Customer(id) if !records.contains_key(id) => vec![id.clone()],
             Target::Customer(_) => Vec::new(),
-            // `reconcile` removes a customer that is missing from two consecutive lists. Until then, the customer's
-            // record stays.
+            // `reconcile` removes a customer that is missing from two consecutive complete lists. Until then, the
+            // customer's record stays.
             Target::Partner if collector == CollectorId::CUSTOMERS => Vec::new(),
             Target::Partner => {
                 let known = collected.records.keys();
@@ -200,7 +201,7 @@ impl Inner {
             false => collected.record_attempt(target, Attempt::Failed, None),
         }
         for (id, rendered) in records {
-            // Held rows keep the time of the poll that returned them.
+            // Held rows may come from several polls. Their age counts from the last poll that left no row held.
             let before = self.collected.get(collector).records.get(&id);
             let held_at = before.map_or(now, |stored| match stored.rendered.held.is_empty() {
                 true => stored.good_at,

@@ -35,7 +35,7 @@ pub enum Error {
     /// The path is not usable, or the file system failed.
     #[error(transparent)]
     File(#[from] state_file::Error),
-    /// The file is not a state file, or is incomplete.
+    /// The file is not a state file, or is incomplete or damaged.
     #[error("{}: {what}", path.display())]
     Corrupt {
         /// Path of the file.
@@ -74,7 +74,7 @@ enum Line {
         collector: String,
         customer: CustomerId,
         good_at: Timestamp,
-        /// Time of the poll that returned the held rows. Older files lack this field.
+        /// Time from which the age of held rows counts. Older files lack this field.
         #[serde(default)]
         held_at: Option<Timestamp>,
         record: Box<RawValue>,
@@ -106,10 +106,11 @@ impl Store {
     }
 
     /// Restores the contents of a state file for the customers that `filter` admits. Records keep their age. A missing
-    /// file counts as an empty state. Returns the number of restored customers.
+    /// or empty file counts as an empty state. Returns the number of restored customers.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read completely. In that case, nothing is restored.
+    /// Returns an error if the file cannot be read, is incomplete or damaged, has a newer format, or is not a state
+    /// file. In that case, nothing is restored.
     pub fn restore(
         &self,
         path: &Path,
@@ -131,8 +132,8 @@ impl Store {
                 } => {
                     let organization: Arc<str> = organization.into();
                     if is_excluded || !filter.admits(&id, &organization) {
-                        // If the filters now admit the customer, the next list adds it. This name is used if that list
-                        // contains none.
+                        // If the filters admit the customer by then, the next list adds it. If that list contains no
+                        // name, this name is used.
                         if !organization.is_empty() {
                             Arc::make_mut(&mut inner.excluded_names).insert(id, organization);
                         }
@@ -307,7 +308,7 @@ impl<W: Write> ChecksumWriter<BufWriter<W>> {
 /// Reads the lines of a state file. Returns `None` if the file is missing or empty.
 ///
 /// # Errors
-/// Returns an error if the file is incomplete or not a state file.
+/// Returns an error if the file cannot be read, is incomplete or damaged, has a newer format, or is not a state file.
 fn read_lines(path: &Path) -> Result<Option<Vec<Line>>, Error> {
     let io = |source| state_file::io_error(path, "cannot be read")(source);
     let corrupt = |what| Error::Corrupt {

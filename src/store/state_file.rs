@@ -24,7 +24,7 @@ const BEGINNING: &[u8] = b"{\"state\":";
 /// existing files.
 const MAX_LINKS: usize = 40;
 
-/// Maximum size of a lock file, which contains a process id and a line feed.
+/// Maximum number of bytes that are read from a lock file, which contains a process id and a line feed.
 const MAX_PID_BYTES: u64 = 16;
 
 /// Reason why a path cannot be used for the state file.
@@ -92,7 +92,7 @@ pub(super) fn io_error(path: &Path, problem: &'static str) -> impl FnOnce(io::Er
 /// path, with symbolic links resolved.
 ///
 /// # Errors
-/// Returns an error if there is anything else at the path.
+/// Returns an error if there is anything else at the path, or if the path cannot be read.
 pub fn resolve(path: &Path) -> Result<PathBuf, Error> {
     if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(Error::NotRegular {
@@ -227,7 +227,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Returns whether there is a state file at a path. The file may be empty or truncated.
 ///
 /// # Errors
-/// Returns an error if there is anything else at the path.
+/// Returns an error if there is anything else at the path, or if the path cannot be read.
 fn is_left_over(path: &Path) -> Result<bool, Error> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -254,10 +254,11 @@ fn remove_left_over(target: &Path) -> Result<(), Error> {
 const TEMPORARY: &str = ".new";
 
 /// Replaces a file atomically. Only the owner may read the new file, because it contains the names of all customers.
-/// Returns the new file, locked.
+/// Returns the new file, locked if the file system supports locks.
 ///
 /// # Errors
-/// Returns an error if a file operation fails. In that case, none of the new content remains.
+/// Returns an error if a file operation fails, or if another program's file has the name of the temporary file. In that
+/// case, none of the new content remains.
 fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Result<File, Error> {
     remove_left_over(target)?;
     let directory = parent(target);
@@ -289,13 +290,13 @@ fn replace(target: &Path, write: impl FnOnce(File) -> io::Result<File>) -> Resul
 pub struct StateFile {
     path: PathBuf,
     locks: Mutex<Option<Locks>>,
-    /// Whether the state file is unreadable and has not been set aside yet.
+    /// Whether the state file could not be restored and has not been set aside yet.
     is_damaged: AtomicBool,
 }
 
 /// Locks of the state file. One is on a separate lock file, because each save replaces the state file. The other is on
-/// the state file itself, because it may have several hard links. The kernel releases both when the process ends. A
-/// lock is `None` if the file system does not support locks, or if the file does not exist yet.
+/// the state file itself, because that file may have several hard links. The kernel releases both when the process
+/// ends. A lock is `None` if the file system does not support locks, or if the file does not exist yet.
 struct Locks {
     target: PathBuf,
     _lock: Option<File>,
@@ -435,7 +436,7 @@ fn read_pid(file: &mut File) -> Option<u32> {
     text.trim_end().parse().ok()
 }
 
-/// Writes the process id. A file that contains anything else is left untouched.
+/// Writes the process id. A file that contains anything other than a process id is left untouched.
 fn write_pid(file: &mut File) -> io::Result<()> {
     if file.metadata()?.len() > 0 && read_pid(file).is_none() {
         return Ok(());

@@ -30,7 +30,8 @@ pub struct PollStatus {
 }
 
 impl PollStatus {
-    /// Returns whether there are values that are not stale, even if the latest poll failed.
+    /// Returns whether the last successful poll is no older than `stale_after`. Returns false if the latest poll was
+    /// forbidden or unlicensed.
     pub fn has_current_values(&self) -> bool {
         matches!(self.state, State::Fresh | State::Failed) && self.last_success.is_some()
     }
@@ -81,7 +82,7 @@ impl Store {
         let Some(freshness) = collected.freshness.get_mut(target) else {
             return;
         };
-        // In an outage, all targets have the same error and share its text.
+        // In an outage, most targets have the same error, so they share its text.
         let text = match &collected.last_error {
             Some(last) if **last == *text => Arc::clone(last),
             _ => Arc::from(text),
@@ -118,7 +119,7 @@ impl StatusSnapshot {
         self.customers.get(id).map(|known| &known.organization)
     }
 
-    /// Returns the attributes of a customer, or `None` if no row matches.
+    /// Returns the attributes of a customer, or `None` if no row matches or the customer is unknown.
     pub fn attributes(&self, id: &CustomerId) -> Option<&Arc<Attributes>> {
         self.customers.get(id)?.attributes.as_ref()
     }
@@ -177,7 +178,7 @@ impl CollectorSnapshot<'_> {
         }
     }
 
-    /// Returns the record of a customer.
+    /// Returns the record of a customer, or `None` if the store has none.
     pub fn record_of(&self, id: &CustomerId) -> Option<&dyn Record> {
         self.snapshot.record(self.id, id)
     }

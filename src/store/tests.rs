@@ -68,7 +68,7 @@ fn restored(collector: CollectorId, record: &serde_json::Value) -> RenderedRecor
     collector.descriptor().restore(&json, &id(0), &context).unwrap()
 }
 
-/// Returns whether each record in a group of a snapshot is stale.
+/// Returns, for each record in a group of a snapshot, whether the record is stale.
 fn stale(snapshot: &Snapshot, group: usize) -> Vec<bool> {
     let group = &snapshot.groups[group];
     let shown = group
@@ -83,7 +83,7 @@ fn stale(snapshot: &Snapshot, group: usize) -> Vec<bool> {
     shown.map(is_stale).collect()
 }
 
-/// Counts the series in the store.
+/// Counts the series of all records in the store.
 fn counted(store: &Store) -> usize {
     let inner = lock(&store.inner);
     let records = inner

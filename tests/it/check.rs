@@ -2,6 +2,7 @@
 //!
 //! The tests are in one long file, because they share the helpers that run the command.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
 
@@ -169,6 +170,18 @@ async fn only_the_shape_of_an_invalid_value_is_reported() {
     assert_eq!(invalid["example"], "99.99.9999 aa aaaa");
     assert_eq!(report["failed"], serde_json::json!(["1 invalid value"]));
     assert_eq!(report["unknown_values"][0]["field"], "jobStatus", "{report}");
+    let page = include_str!("../../docs/command-line.md");
+    let keys = keys(&report);
+    let missing: Vec<&String> = keys.iter().filter(|key| !page.contains(&format!("`{key}`"))).collect();
+    assert!(keys.len() > 20 && missing.is_empty(), "not documented: {missing:?}");
+}
+
+/// Returns the keys of all objects in a JSON document.
+fn keys(document: &Value) -> BTreeSet<String> {
+    let names = document.as_object().into_iter().flatten().map(|(key, _)| key.clone());
+    let objects = document.as_object().into_iter().flat_map(|object| object.values());
+    let values = objects.chain(document.as_array().into_iter().flatten());
+    names.chain(values.flat_map(keys)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

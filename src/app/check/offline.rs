@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::hosts::expiry_finding;
 use super::report::{Finding, Outcome, Report};
-use super::{CheckObserver, patterns_without_match};
+use super::{CheckObserver, exclusions_without_match, patterns_without_match};
 use crate::api::Observer;
+use crate::app::Error;
 use crate::app::client::{ClientSource, authorities};
 use crate::app::reload::read_attributes;
 use crate::app::saver::check_state_file;
-use crate::app::{Error, unmatched_exclusions};
 use crate::config::{Config, Credential};
-use crate::domain::{self, KnownNames, counted};
+use crate::domain::{KnownNames, counted};
 use crate::http::web_config::Guard;
 
 /// Checks the files, patterns and credentials of a configuration. Loading has already checked its keys and values.
@@ -77,16 +77,15 @@ pub fn check_offline(config: &Config, file: Option<&Path>, web_config: Option<&P
         names.add_attributes(table);
     }
     let patterns = patterns_without_match(&names, config).filter(|(unmatched, _)| !unmatched.is_customer());
-    let exclusions = unmatched_exclusions(config).map(|pattern| {
-        let detail = format!("{:?} matches no metric", domain::log_safe(pattern));
-        Finding::new("metrics.exclude", Outcome::Failed, "matches nothing", detail)
-    });
     let mut report = Report {
         api: config.api.base_url.to_string(),
         token_url: config.api.token_url.to_string(),
         is_offline: true,
         configuration: found,
-        patterns: patterns.map(|(_, finding)| finding).chain(exclusions).collect(),
+        patterns: patterns
+            .map(|(_, finding)| finding)
+            .chain(exclusions_without_match(config))
+            .collect(),
         ..Report::default()
     };
     report.conclude();

@@ -82,7 +82,7 @@ impl Finding {
 pub(super) struct UnusualValue {
     pub(super) endpoint: &'static str,
     pub(super) field: &'static str,
-    /// The unknown value, or the invalid value with its letters and digits masked.
+    /// The unknown value; or the invalid value with its letters and digits masked, or a description of the problem.
     pub(super) example: String,
 }
 
@@ -146,9 +146,6 @@ pub struct Report {
     pub(super) skipped: Vec<String>,
     /// Collectors whose cost is unknown, because they failed without returning rows.
     pub(super) not_measured: Vec<&'static str>,
-    /// Patterns in `metrics.exclude` that match no metric.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) unmatched_exclusions: Vec<String>,
     /// General advice, printed once.
     pub(super) hints: Vec<&'static str>,
     /// Whether all checks passed.
@@ -219,9 +216,6 @@ impl Report {
         table(&mut text, "pattern", &self.patterns, false);
         for hint in &self.hints {
             let _ = writeln!(text, "\n{hint}");
-        }
-        for pattern in &self.unmatched_exclusions {
-            let _ = writeln!(text, "\nmetrics.exclude: pattern {pattern:?} matches no metric");
         }
         self.list_without_attributes(&mut text);
         if !self.invalid_values.is_empty() || !self.unknown_values.is_empty() {

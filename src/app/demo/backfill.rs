@@ -25,7 +25,7 @@ const DAYS: u32 = 28;
 /// Hours between samples. Prometheus' `--query.lookback-delta` must be longer.
 pub(super) const STEP: u32 = 3;
 
-/// Number of steps between the first sample and the last. The history therefore has one sample more than this.
+/// Number of steps from the first sample to the last. A series can therefore have one sample more than this.
 const STEPS: u32 = DAYS * 24 / STEP;
 
 /// Number of steps with polls before the first sample. These polls fetch restore points from before an incident.

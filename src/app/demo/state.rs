@@ -21,8 +21,8 @@ const STEP: u32 = super::backfill::STEP * 3600;
 const HOURS: u32 = 81;
 
 /// Maximum total number of polls after each customer's first, so that a demo with many customers starts quickly. The
-/// more customers there are, the less often each is polled. If each customer would be polled fewer than [`MIN_STEPS`]
-/// times, no state is prepared.
+/// more customers there are, the less often each is polled. If fewer than [`MIN_STEPS`] of these polls would remain for
+/// each customer, no state is prepared.
 const MAX_POLLS: usize = 3000;
 
 /// Minimum number of polls of each customer after the first.
@@ -41,7 +41,8 @@ impl PreparedState {
     /// customers.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be written, for example in a read-only container.
+    /// Returns an error if the simulated partner cannot be started, or if the file cannot be written, for example in a
+    /// read-only container.
     pub(super) async fn create(options: &args::Simulator, now: i64) -> Result<Option<Self>, Error> {
         let Some(steps) = steps(options.customers) else {
             return Ok(None);

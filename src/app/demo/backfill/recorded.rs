@@ -1,5 +1,5 @@
-//! Computes the results of the recording rules whose earlier values panels and other rules query. Prometheus does not
-//! evaluate rules for the past, so without these results, the panels would be empty at first.
+//! Computes the results of those recording rules whose earlier values are queried by panels or other rules. Prometheus
+//! does not evaluate rules for the past, so without these results, the panels would be empty at first.
 
 mod attention;
 mod report;
@@ -62,7 +62,8 @@ const FAILING_WINDOW: f64 = 26.0 * 3600.0;
 /// Factor for rounding: the rules round ratios to millionths.
 const ROUNDING: f64 = 1e6;
 
-/// Seconds above which a run counts as long, if it has also taken more than ten times as long as the previous run.
+/// Minimum number of seconds after which a run counts as running long. The run must also have taken more than
+/// [`TIMES_LONGER`] times as long as the latest completed run.
 const LONG: f64 = 43_200.0;
 const TIMES_LONGER: f64 = 10.0;
 
@@ -239,7 +240,7 @@ impl Output {
 struct Module<'a> {
     labels: &'a str,
     rpo: f64,
-    /// End of the run that created the latest restore point; 0 if there is none.
+    /// End of the run that created the latest restore point; 0 if there is no restore point, `None` if unknown.
     last_backup: Option<f64>,
     failures: Option<f64>,
     /// Start of the run in progress.

@@ -11,7 +11,7 @@ use super::{
 const LOW_COVERAGE: f64 = 0.9;
 const MIN_OBJECTS: f64 = 10.0;
 
-/// Records the modules and backup scopes that need attention. Newly disabled modules are omitted, because no customer
+/// Records the modules and backup scopes that need attention. The reason `switched off` is omitted, because no customer
 /// of the demo disables a module within the month.
 pub(super) fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: &mut Output) {
     let (mut ranks, mut since) = (Groups::new(), Groups::new());
@@ -85,7 +85,8 @@ pub(super) fn record_attention(samples: &Samples<'_>, jobs: &JobState<'_>, out: 
     out.groups("customer_module:elements_attention:rank", ranks);
 }
 
-/// Returns the backed-up modules that have at least [`MIN_OBJECTS`] objects and a coverage below [`LOW_COVERAGE`].
+/// Returns the backed-up modules with an RPO that have at least [`MIN_OBJECTS`] objects and a coverage below
+/// [`LOW_COVERAGE`].
 fn modules_with_low_coverage(samples: &Samples<'_>, jobs: &JobState<'_>) -> Vec<String> {
     let protected = grouped(samples.series(PROTECTED), CUSTOMER_MODULE, add);
     let scanned = grouped(samples.series(SCANNED), CUSTOMER_MODULE, add);

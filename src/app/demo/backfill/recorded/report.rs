@@ -88,7 +88,7 @@ impl Report {
     }
 }
 
-/// Alert about an incident at a customer. If several apply, only the last of these variants is recorded.
+/// Alert about an incident at a customer. If several apply, only the one that is last in this list is recorded.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Alert {
     Overdue,
