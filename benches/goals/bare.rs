@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Nearly all fields that the exporter parses from jobs, and the common fields of other resources.
+/// The fields of job runs that the exporter parses, and some fields of other resources.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code, reason = "the benchmark measures their deserialization")]
@@ -25,29 +25,43 @@ struct Row<'a> {
     #[serde(borrow)]
     job_module: Option<&'a RawValue>,
     #[serde(borrow)]
-    job_status: Option<&'a RawValue>,
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    backup_scope_name: Option<&'a RawValue>,
     #[serde(borrow)]
     start_time: Option<&'a RawValue>,
     #[serde(borrow)]
     end_time: Option<&'a RawValue>,
     #[serde(borrow)]
-    last_modified_time: Option<&'a RawValue>,
+    last_modify_time: Option<&'a RawValue>,
     #[serde(borrow)]
-    duration: Option<&'a RawValue>,
+    job_duration: Option<&'a RawValue>,
     #[serde(borrow)]
     backup_size: Option<&'a RawValue>,
     #[serde(borrow)]
-    success_count: Option<&'a RawValue>,
+    total_count: Option<&'a RawValue>,
+    #[serde(borrow)]
+    successful_count: Option<&'a RawValue>,
     #[serde(borrow)]
     failed_count: Option<&'a RawValue>,
     #[serde(borrow)]
+    skipped_count: Option<&'a RawValue>,
+    #[serde(borrow)]
+    warning_count: Option<&'a RawValue>,
+    #[serde(borrow)]
+    comment: Option<&'a RawValue>,
+    #[serde(borrow)]
     organization: Option<&'a RawValue>,
+    #[serde(borrow)]
+    job_status: Option<&'a RawValue>,
     #[serde(borrow)]
     profile_id: Option<&'a RawValue>,
     #[serde(borrow)]
     profile_name: Option<&'a RawValue>,
     #[serde(borrow)]
-    service: Option<&'a RawValue>,
+    products: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +71,7 @@ struct Page<'a> {
 }
 
 /// Fetches every page that the exporter requested from the stub, and prints the CPU time in seconds.
-pub fn run(address: &str, _customers: usize, concurrency: usize) {
+pub fn run(address: &str, concurrency: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -100,7 +100,7 @@ pub fn scrape_concurrently(
     })
 }
 
-/// Runs scrapers in separate processes, so that their memory is not counted.
+/// Runs several scrapers concurrently, each in its own process. They request compressed responses.
 pub fn scrape_from_processes(scrapers: usize, times: usize, address: SocketAddr, path: &str) {
     let scraper = || {
         let mut command = Command::new(std::env::current_exe().unwrap());

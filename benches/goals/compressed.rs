@@ -1,4 +1,4 @@
-//! Goal 3: compressed scrapes, compared with the reference stack and with a precompressed file served by nginx.
+//! Compressed scrapes, compared with the reference stack and with a precompressed file served by nginx.
 
 use std::io::Write as _;
 use std::time::Duration;

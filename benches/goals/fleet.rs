@@ -31,7 +31,6 @@ const GARBAGE_COLLECTION_PERCENT: &str = "40";
 /// evaluation with ten thousand customers and the duration of the measurements after the last scrape.
 const LOOKBACK: &str = "1h";
 
-/// Name of Prometheus' configuration file.
 const CONFIGURATION: &str = "prometheus.yml";
 
 /// Number of times that each query is sent.
@@ -40,10 +39,8 @@ const REPETITIONS: usize = 5;
 /// Goal for the slowest panel of the fleet dashboard.
 const MAX_PANEL_TIME: Duration = Duration::from_secs(1);
 
-/// The fleet dashboard.
 const FLEET: &str = "elements-fleet.json";
 
-/// The dashboard for one customer.
 const CUSTOMER: &str = "elements-customer.json";
 
 /// Number of slow panels to print.
@@ -119,8 +116,8 @@ impl Prometheus {
         }
     }
 
-    /// Stops scrapes and evaluations for a day without making any series stale, and waits until those in progress have
-    /// ended.
+    /// Stops scrapes and evaluations for a day, except the evaluations of the hourly report. No series becomes stale.
+    /// Waits until scrapes and evaluations in progress have ended.
     fn rest(&self) {
         let path = |name: &str| self.directory.path().join(name);
         fs::write(path(CONFIGURATION), configuration(self.target, DAY)).unwrap();
@@ -253,7 +250,7 @@ fn measure(customers: usize) {
         count("scrape_duration_seconds"),
         count(r#"count({__name__=~"[a-z_]+:elements.+"})"#)
     );
-    // The only dashboard with a goal comes first, so that its result is printed early.
+    // The fleet dashboard comes first, because only the first dashboard is also measured under load.
     let mut dashboards = dashboards::all();
     dashboards.sort_by_key(|dashboard| dashboard.file != FLEET);
     println!("while targets are scraped and rules are evaluated:");
@@ -269,7 +266,7 @@ fn measure(customers: usize) {
     );
 }
 
-/// Prints the slowest panels of each dashboard, and returns the slowest time of the fleet dashboard.
+/// Prints the slowest panels of each dashboard, and returns the time of the slowest panel of the fleet dashboard.
 fn measure_panels(prometheus: &Prometheus, dashboards: &[Dashboard]) -> Duration {
     let values = dashboards::select_all("4m");
     let mut one = values.clone();

@@ -39,7 +39,7 @@ use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-/// Counts allocations, for the goals about memory.
+/// Counts allocations and their bytes, for `render` and `memory`.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -64,8 +64,8 @@ fn main() {
         // Processes started by the benchmarks above.
         ["serve", which] => server::serve(which),
         ["stub", customers, latency] => stub::serve(customers.parse().unwrap(), latency.parse().unwrap()),
-        ["bare", address, customers, concurrency] => {
-            bare::run(address, customers.parse().unwrap(), concurrency.parse().unwrap());
+        ["bare", address, concurrency] => {
+            bare::run(address, concurrency.parse().unwrap());
         }
         ["scraper", address, path, times] => {
             client::scrape_repeatedly(address.parse().unwrap(), path, times.parse().unwrap())

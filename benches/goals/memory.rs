@@ -1,4 +1,4 @@
-//! Goal 4: memory use with a million series, both idle and with eight scrapers.
+//! Memory use with a million series, both idle and with eight scrapers.
 
 use std::hint::black_box;
 

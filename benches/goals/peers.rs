@@ -26,7 +26,7 @@ fn labels(customer: usize, row: &dense::Row) -> Labels {
     }
 }
 
-/// Returns the gauges in prometheus-client's `Family`, which most exporters use.
+/// Returns the gauges in prometheus-client's `Family`, its usual interface for metrics with labels.
 pub fn families() -> Registry {
     let mut registry = Registry::default();
     let families: Vec<Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>> =

@@ -1,4 +1,4 @@
-//! Goal 6: the program's startup time, its memory use with a hundred customers, and its size.
+//! The program's startup time, its memory use with a hundred customers, and its size.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};

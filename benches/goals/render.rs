@@ -1,4 +1,4 @@
-//! Goal 1: rendering a million series, compared with copying the rendered text and with other libraries.
+//! Rendering a million series, compared with copying the rendered text and with other libraries.
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
@@ -168,7 +168,8 @@ pub fn run() {
     print_goal("allocations while rendering", allocations as f64, 100.0);
 }
 
-/// Returns the time that the Python client takes for all series, if `benches/run` has installed it.
+/// Estimates the time that the Python client takes for all series from its time for a tenth of them. Returns `None` if
+/// the client is not available.
 fn python() -> Option<Duration> {
     let python = std::env::var_os("BENCH_PYTHON")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/python_client.py");

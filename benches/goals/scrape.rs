@@ -1,4 +1,4 @@
-//! Goal 2: an uncompressed scrape of a million series, compared with nginx serving the same text from a file.
+//! An uncompressed scrape of a million series, compared with nginx serving the same text from a file.
 //!
 //! Sending rendered text from memory through the same HTTP stack shows the cost of sending alone. For nginx, the kernel
 //! sends the file without copying it to user space.

@@ -83,7 +83,8 @@ impl Nginx {
         let address = free.local_addr().unwrap();
         drop(free);
         let root = folder.display();
-        // This is Debian's configuration with other paths, and without the directives that need a system user.
+        // The configuration is based on Debian's. It has other paths, serves precompressed files, writes no access log,
+        // and omits directives that need a system user.
         let config = format!(
             "worker_processes auto;\ndaemon off;\npid {root}/pid;\nerror_log {root}/error.log;\n\
              events {{ worker_connections 768; }}\n\
@@ -202,8 +203,8 @@ fn finished() -> Router {
     Router::new().route("/metrics", get(metrics))
 }
 
-/// Returns the routes of the reference stack, which most Rust exporters use: prometheus-client's `Family` encoded as
-/// text, with tower-http's compression.
+/// Returns the routes of the reference stack: prometheus-client's `Family` encoded as text, with tower-http's
+/// compression.
 fn reference() -> Router {
     let registry = Arc::new(peers::families());
     let metrics = move || async move {

@@ -20,14 +20,15 @@ use tokio_util::sync::CancellationToken;
 use crate::dense;
 
 /// Number of simulated customers, equal to the default of the demo. Their responses serve as templates for all
-/// customers. The first few of them have more modules than most.
+/// customers. One of them has far more modules than the others.
 const TEMPLATES: usize = 75;
 
 struct Stub {
     latency: Duration,
     partner: SocketAddr,
     templates: Vec<String>,
-    customers: Bytes,
+    /// Lists of all customers, by path.
+    lists: HashMap<&'static str, Bytes>,
     responses: Mutex<HashMap<String, Bytes>>,
     log: Mutex<RequestLog>,
 }
@@ -55,14 +56,14 @@ pub fn serve(customers: usize, latency_milliseconds: u64) {
         let simulator = Simulator::bind(settings, local).await.unwrap();
         let partner: SocketAddr = simulator.base_url().trim_start_matches("http://").parse().unwrap();
         tokio::spawn(simulator.run(CancellationToken::new()));
-        let (templates, customers) = tokio::task::spawn_blocking(move || fetch_customers(partner, customers))
+        let (templates, lists) = tokio::task::spawn_blocking(move || fetch_lists(partner, customers))
             .await
             .unwrap();
         let stub = Arc::new(Stub {
             latency: Duration::from_millis(latency_milliseconds),
             partner,
             templates,
-            customers,
+            lists,
             responses: Mutex::default(),
             log: Mutex::default(),
         });
@@ -82,25 +83,45 @@ pub fn serve(customers: usize, latency_milliseconds: u64) {
     });
 }
 
-/// Fetches the simulated partner's customer list. Returns the ids of its customers, which are the templates, and a
-/// list based on it with `customers` rows.
-fn fetch_customers(partner: SocketAddr, customers: usize) -> (Vec<String>, Bytes) {
-    let form =
-        "grant_type=client_credentials&client_id=demo&client_secret=demo-secret&scope=partner.customers.read.all";
+/// Fetches the simulated partner's lists of customers and subscriptions. Returns the ids of its customers, which are the
+/// templates, and lists based on the fetched lists with `customers` rows.
+fn fetch_lists(partner: SocketAddr, customers: usize) -> (Vec<String>, HashMap<&'static str, Bytes>) {
+    let form = "grant_type=client_credentials&client_id=demo&client_secret=demo-secret\
+                &scope=partner.customers.read.all+partner.license.read.all";
     let form_type = "application/x-www-form-urlencoded";
     let token: Value = serde_json::from_slice(&send(partner, "POST", "/connect/token", None, form_type, form)).unwrap();
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
-    let listed = send(partner, "GET", "/partner/customers", Some(&bearer), "", "");
-    let mut listed: Value = serde_json::from_slice(&listed).unwrap();
-    let rows = listed["value"].as_array().unwrap().clone();
-    let templates = rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
-    let all = (0..customers).map(|n| {
-        let mut row = rows[n % TEMPLATES].clone();
-        row["id"] = dense::customer_id(n).into();
-        row
-    });
-    listed["value"] = all.collect();
-    (templates, serde_json::to_vec(&listed).unwrap().into())
+    let fetch =
+        |path: &str| -> Value { serde_json::from_slice(&send(partner, "GET", path, Some(&bearer), "", "")).unwrap() };
+    let id = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+    let listed = fetch("/partner/customers");
+    let templates: Vec<String> = listed["value"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| id(row, "id"))
+        .collect();
+    let multiplied = |mut list: Value, key: &str| -> Bytes {
+        let rows: HashMap<String, Value> = list["value"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| (id(row, key), row.clone()))
+            .collect();
+        let all = (0..customers).map(|n| {
+            let mut row = rows[&templates[n % TEMPLATES]].clone();
+            row[key] = dense::customer_id(n).into();
+            row
+        });
+        list["value"] = all.collect();
+        serde_json::to_vec(&list).unwrap().into()
+    };
+    let services = fetch("/partner/services");
+    let lists = HashMap::from([
+        ("/partner/customers", multiplied(listed, "id")),
+        ("/partner/services", multiplied(services, "customerId")),
+    ]);
+    (templates, lists)
 }
 
 async fn respond(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -163,10 +184,10 @@ async fn respond(stub: Arc<Stub>, request: Request<Incoming>) -> Result<Response
     Ok(response.body(Body::from(body)).unwrap())
 }
 
-/// Returns the simulated partner's response for a template. Each response is requested only once.
+/// Returns the simulated partner's response for a template. Responses are cached.
 async fn fetch_template(stub: &Arc<Stub>, method: &str, path: &str, bearer: Option<String>) -> Bytes {
-    if path == "/partner/customers" {
-        return stub.customers.clone();
+    if let Some(list) = stub.lists.get(path) {
+        return list.clone();
     }
     let id = path
         .strip_prefix("/partner/customers/")

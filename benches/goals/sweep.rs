@@ -1,5 +1,5 @@
-//! Goal 5: duration and cost of a cycle of all collectors. The duration is measured with a fixed API latency, while the
-//! exporter is scraped. The cost is measured without latency.
+//! Duration and CPU time of a cycle of all collectors. The duration is measured with a fixed API latency, while the
+//! exporter is scraped. The CPU time is measured without latency.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::server::Server;
 pub const LATENCY: Duration = Duration::from_millis(100);
 const CONCURRENCY: usize = 64;
 
-/// Number of customers for measuring the cost. A small number is enough, because the cost is proportional to it.
+/// Number of customers for measuring the CPU time, which is proportional to it. A small number is therefore enough.
 const COST_CUSTOMERS: usize = 2000;
 
 /// Timeout of a cycle.
@@ -78,7 +78,7 @@ pub fn run() {
     drop(exporter);
     let (pages, _) = requests_and_duration(&stub);
     let bare = Command::new(std::env::current_exe().unwrap())
-        .args(["bare", &stub.address.to_string(), "0", "8"])
+        .args(["bare", &stub.address.to_string(), "8"])
         .output()
         .unwrap();
     let bare: f64 = String::from_utf8(bare.stdout).unwrap().trim().parse().unwrap();
@@ -123,7 +123,7 @@ pub fn wait_for_cycle(exporter: &Exporter) {
     }
 }
 
-/// Returns the number of requests to the stub, and the seconds from the first to the last.
+/// Returns the number of API requests to the stub, and the seconds from the first request to the last response.
 fn requests_and_duration(stub: &Server) -> (usize, f64) {
     let response = fetch_text(stub.address, "/-/elapsed");
     let (requests, seconds) = response.split_once(' ').unwrap();
