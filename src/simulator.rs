@@ -1,19 +1,23 @@
 //! A simulated partner API: both API versions on top of one seeded world, a token endpoint, and faults on demand.
 //!
 //! The simulator implements the API reference independently. It shares no code with the client, so that it does not
-//! repeat the client's mistakes. This file is long because it contains all the state that a [`Handle`] can change.
+//! repeat the client's mistakes. This file is long because the settings, the [`Handle`] and the state that the handle
+//! changes belong together.
 //!
 //! # Time
 //!
 //! Timestamps come from the wall clock or from [`Clock::Manual`]. [`Settings::speed`] compresses the schedules of
-//! backups and scans, and the intervals at which customers join and leave: at speed 60, a daily backup runs every 24
-//! minutes, and a 30-minute run takes 30 seconds. There is no background task; each request first advances the world to
-//! the current time. A run depends only on the seed, its module and its slot, so two worlds with the
-//! same seed are equal.
+//! backups and scans, and the intervals at which customers join and leave. At speed 60, for example, a daily backup
+//! runs every 24 minutes, and a 30-minute run takes 30 seconds.
+//!
+//! There is no background task; each request first advances the world to the current time. Random values depend only
+//! on the seed and on what they are used for, such as a module and a slot of its schedule. Two worlds are therefore
+//! equal if they have the same settings, and start and advance at the same times.
 //!
 //! # Faults
 //!
-//! `POST /-/faults` replaces the list of faults with a JSON list; the first fault that matches a request applies:
+//! `POST /-/faults` replaces the list of faults. The first fault that matches a request applies. The body is a JSON
+//! list, for example:
 //!
 //! ```json
 //! [{"path": "/partner/customers/*/jobs", "kind": "throttle", "retry_after": "3", "times": 2},
@@ -72,7 +76,6 @@ pub use scan::{Change, Container, DailyReport, ScanProfile};
 pub use services::{Baseline, Seats, Services};
 pub use world::World;
 
-/// Path of the token endpoint.
 const TOKEN_PATH: &str = "/connect/token";
 
 /// Maximum number of recorded requests. It is enough for a long test, and limits the memory that a demo uses if it runs
@@ -94,8 +97,8 @@ pub struct Settings {
     pub speed: f64,
     /// Source of time. Default: the wall clock.
     pub clock: Clock,
-    /// Whether the world changes: customers join and leave, a licence expires, and a scan profile starts to fail.
-    /// Default: true.
+    /// Whether customers join and leave. If so, a subscription in a hostile world also expires after three days, and a
+    /// scan profile starts to fail after half a day; `speed` divides both times. Default: true.
     pub churn: bool,
     /// Client id of the registration. Default: `demo`.
     pub client_id: String,
@@ -111,8 +114,8 @@ pub struct Settings {
     pub v1_page_size: Option<usize>,
     /// Runs that are listed per module. Default: only the newest.
     pub history: History,
-    /// Whether to generate names, dates and sizes that are hard to parse, and every module in the reference. Default:
-    /// false.
+    /// Whether the world is hostile: with names, dates and sizes that are hard to parse, and with every module in the
+    /// reference if there are enough customers. Default: false.
     pub hostile: bool,
     /// Latency of responses. Default: none.
     pub latency: Latency,
@@ -135,7 +138,7 @@ pub enum Clock {
 pub enum History {
     /// The newest run of each module, in the order of the modules.
     Newest,
-    /// The newest runs of each module, up to this number, shuffled.
+    /// The newest runs of each module, up to this number but at least one, shuffled.
     Runs(usize),
 }
 
@@ -150,11 +153,11 @@ pub struct Request {
     pub query: String,
     /// The body as text.
     pub body: String,
-    /// Whether the request had a valid token, or obtained a token from the token endpoint.
+    /// Whether the request had a valid token. For a request to the token endpoint, whether the status was 200.
     pub authorized: bool,
     /// Status of the response; 0 if there was none.
     pub status: u16,
-    /// Time of the response.
+    /// Time at which the complete request had been received, before any delay of the response.
     pub at: Instant,
 }
 
@@ -192,7 +195,7 @@ struct View<'a> {
     scopes: Option<&'a [String]>,
     history: History,
     v1_page_size: Option<usize>,
-    /// Whether to return the first page for every request.
+    /// Whether to return the first page, whichever page is requested.
     ignore_paging: bool,
 }
 
@@ -254,7 +257,7 @@ impl Simulator {
         format!("{}{TOKEN_PATH}", self.base_url())
     }
 
-    /// Returns a handle to the world and its faults.
+    /// Returns a handle to the simulated partner.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()

@@ -9,7 +9,8 @@ use elements_exporter::error_chain::error_chain;
 /// A secret that no message may contain.
 const CANARY: &str = "canary-c0ffee-4711";
 
-/// Checks an input: the file, a NUL, and the environment as lines of `NAME=value`. `SECRET` is replaced with a secret.
+/// Checks an input: the file, a NUL, and the environment as lines of `NAME=value`. Each name gets the prefix
+/// `ELEMENTS_`, and `SECRET` is replaced with a secret.
 pub fn check(data: &[u8]) {
     // A fuzzer that traces comparisons may insert the canary anywhere.
     if data.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
@@ -59,7 +60,7 @@ pub fn check(data: &[u8]) {
 }
 
 /// Returns whether the canary may occur where the exporter cannot recognize it as a secret: under another key, in the
-/// environment, or in a multi-line string.
+/// environment, in a multi-line string, or in a file with special characters.
 fn has_canary_elsewhere(file: &str, environment: &[u8]) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || " \n._-:/".contains(c);
     let allowed = |line: &str| {

@@ -15,7 +15,7 @@ const METRICS: [Metric; 3] = [
     Metric::info("elements_c_info", "An info"),
 ];
 
-/// Checks an input: a value, followed by rows. Rows are separated by 0x01, and the labels in a row by NUL.
+/// Checks an input: a value, followed by rows. Rows are separated by 0x01, and the label values in a row by NUL.
 pub fn check(data: &[u8]) {
     let Some((number, rest)) = data.split_first_chunk::<8>() else {
         return;
@@ -89,7 +89,8 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Returns a value as it must appear in a label: limited to 256 characters, with control and bidirectional characters
+/// Returns a value as it must appear in a label. A longer value is truncated to 256 characters and an ellipsis. Control
+/// characters other than line feeds, line and paragraph separators, and bidirectional formatting characters are
 /// replaced.
 pub(crate) fn sanitize_label(value: &str) -> String {
     let mut sanitized: String = value

@@ -1,4 +1,4 @@
-//! A small, strict parser for both text formats.
+//! A small, strict parser for the Prometheus text format and OpenMetrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +10,8 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// Parses the samples of an exposition with gauges, counters and infos. Panics unless each family is declared before
-/// its samples, families are contiguous, no series occurs twice, and every value is finite.
+/// Parses the samples of an exposition with gauges, counters and infos, but without `# EOF`. Panics unless each family
+/// is declared before its samples, families are contiguous, no series occurs twice, and every value is finite.
 pub fn parse(text: &str, openmetrics: bool) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut series = BTreeSet::new();

@@ -44,8 +44,8 @@ const COUNTS: &[&str] = &[
     "elements_tenant_drift_detected",
 ];
 
-/// Checks an input: a byte that selects the collector and the API version, followed by the responses in the order of
-/// the requests. Further requests get status 204.
+/// Checks an input: a byte that selects the collector, the API version, the target and a setting, followed by the
+/// responses in the order of the requests. Further requests get status 204.
 pub fn check(data: &[u8]) {
     let Some((choice, responses)) = data.split_first() else {
         return;
@@ -210,7 +210,8 @@ impl RecordSource for PreviousRecords {
     }
 }
 
-/// Asserts that each exposed count occurs in the responses.
+/// Asserts that each value of the metrics in [`COUNTS`] occurs in the responses. Checks nothing if the responses
+/// contain a backslash, because an escape sequence can encode a digit.
 fn assert_counts_occur_in(samples: &[Sample], responses: &[u8]) {
     if responses.contains(&b'\\') {
         return;

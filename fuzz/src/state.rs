@@ -33,7 +33,7 @@ pub fn check(data: &[u8]) {
     let path = directory.path().join("state");
     std::fs::write(&path, &file).expect("written");
     let store = new_store();
-    // This is later than any time in a valid file.
+    // If the file contains a later time of a poll, restoring replaces that time with this one.
     let now = Timestamp::from_unix_seconds(1_800_000_000);
     match restore(&store, &path, now) {
         None => {

@@ -151,7 +151,7 @@ fn expected_timestamp(text: &str) -> Option<f64> {
         return Some(match text.len() {
             0..12 => number,
             12..15 => number / 1e3,
-            // A number of ticks is too large for a double to represent exactly.
+            // A number of .NET ticks is too large for a double to represent exactly.
             _ => (text.parse::<i128>().ok()? - 621_355_968_000_000_000) as f64 / 1e7,
         });
     }
@@ -340,7 +340,7 @@ fn check_words(text: &str) {
     check_name(text, domain::object_type, None);
 }
 
-/// Checks that a parsed name has a limited length, parses to itself, and has a number if it is known.
+/// Checks that a parsed name has a limited length and, if it is known, parses to itself and has a number.
 fn check_name(text: &str, parse: fn(&str) -> Option<Named>, number: Option<fn(&str) -> Option<u16>>) {
     let Some(name) = parse(text) else { return };
     assert!(name.name.chars().count() <= 140, "{text:?}");

@@ -1,4 +1,4 @@
-//! Routes that control the simulator: faults and scopes. They need no token.
+//! Control routes: an overview, a health check, faults and scopes. They need no token.
 
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;

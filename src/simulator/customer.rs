@@ -13,7 +13,7 @@ use super::services::Services;
 /// A customer of the partner.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Customer {
-    /// Tenant owner id, by default a UUID.
+    /// The customer's id, called "tenant owner ID" in the reference; by default a UUID.
     pub id: String,
     /// The organization's name.
     pub organization: String,
@@ -46,7 +46,7 @@ pub struct Tenant {
     pub id: String,
     /// The tenant's domain.
     pub name: String,
-    /// Services other than backups.
+    /// Data other than backups.
     pub services: Services,
 }
 
@@ -70,11 +70,11 @@ pub struct Module {
 /// A row of protected data.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProtectedRow {
-    /// Tenant; `None` if the API does not report it. API v1 merges the rows of several tenants.
+    /// Id of the tenant; `None` if the API does not report it. API v1 merges the rows of several tenants.
     pub tenant_id: Option<String>,
     /// The service's name, `Cloud Backup for Microsoft 365`.
     pub service_type: String,
-    /// Number of the module. Each API version encodes it differently.
+    /// Number of the module. Both API versions send the module's name instead of the number.
     pub module: u16,
     /// Number of scanned objects.
     pub total_scanned: u64,
@@ -84,7 +84,7 @@ pub struct ProtectedRow {
     pub stored_in_avepoint: String,
     /// Size in the customer's own storage, or `N/A`.
     pub stored_in_byos: String,
-    /// Unix time of the latest run; reported by API v3 in rows with a tenant.
+    /// Unix time at which the latest completed run ended; reported by API v3 in rows with a tenant.
     pub last_run: Option<i64>,
     /// Fields to add to the row's JSON, replacing fields with the same names.
     pub raw_fields: BTreeMap<String, Value>,
@@ -148,7 +148,7 @@ impl Customer {
 }
 
 impl ProtectedRow {
-    /// Updates the row after its module has run.
+    /// Updates the row to `now`. `restore_points` is the number of new restore points of its module.
     fn advance(&mut self, restore_points: u64, newest_end: Option<i64>, now: i64) {
         if self.tenant_id.is_some() {
             self.last_run = newest_end.or(self.last_run);

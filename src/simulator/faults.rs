@@ -48,11 +48,11 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {
-    /// A response with this status, and with this body or a short JSON body.
+    /// A response with this status and body.
     Status {
         /// Status of the response.
         code: u16,
-        /// Body of the response.
+        /// Body of the response. Default: a short JSON body, or no body with status 204.
         #[serde(default)]
         body: Option<String>,
     },
@@ -136,7 +136,7 @@ pub enum FaultKind {
         /// Value of the header.
         value: String,
     },
-    /// The first page for every request.
+    /// The first page, whichever page is requested.
     IgnorePaging,
     /// The correct response with a different `metadata.totalCount`.
     TotalCount {
@@ -369,8 +369,8 @@ fn status(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Sets the value at a JSON pointer. Leaves the content unchanged if it is not JSON, or if the value's parent does not
-/// exist.
+/// Sets the value at a JSON pointer. Leaves the content unchanged if it is not JSON, or if the value does not exist and
+/// cannot be added.
 fn replace_value(mut response: ApiResponse, pointer: &str, value: Value) -> ApiResponse {
     let Content::Json(json) = &mut response.content else {
         return response;

@@ -23,7 +23,7 @@ const DYNAMICS: u16 = 16;
 /// Module of Salesforce backups, which is missing from the reference.
 const SALESFORCE_BACKUP: u16 = 301;
 
-/// Returns the customer with this index. A customer with a `joined` time has no runs before that time.
+/// Returns the customer with this index. A customer with a `joined` time has no scheduled runs before that time.
 pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
     if rules.hostile {
         hostile::customer(rules, index, joined)

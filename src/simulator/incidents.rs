@@ -2,8 +2,8 @@
 //!
 //! Each group of [`SCENARIO_PERIOD`] customers has several independent sequences of incidents, called lanes. The first
 //! lane always has an incident, the second and third have pauses between incidents, and the others have an incident on
-//! some weekends. At any time, one to five customers per group are therefore affected, with more on weekends than on
-//! other days.
+//! some weekends. Until about two days before the scenarios begin, one to five customers per group therefore exceed
+//! their RPO at any time, with more on weekends than on other days.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ const FIRST: i64 = 34 * DAY;
 /// Time after which a module without a new restore point exceeds its RPO: the exporter's default RPO.
 const OBJECTIVE: i64 = 26 * HOUR;
 
-/// Shortest and longest time for which an incident makes a customer exceed its RPO, in seconds. [`resolved`] may
-/// postpone the end.
+/// Shortest and longest time for which an incident makes a customer exceed its RPO, in seconds, except in lanes whose
+/// `pause` is `None`. [`resolved`] may postpone the end, but no incident lasts beyond the end of its lane.
 const SHORTEST: u32 = 10 * HOUR_U32;
 const LONGEST: u32 = 56 * HOUR_U32;
 
@@ -85,7 +85,7 @@ pub(crate) struct Incident {
 /// A sequence of incidents of different customers.
 #[derive(Clone, Copy)]
 struct Lane {
-    /// Maximum pause between two incidents; `None` if the lane has incidents only on weekends.
+    /// Maximum pause between two incidents in seconds; `None` if the lane has incidents only on weekends.
     pause: Option<u32>,
     /// Time without incidents before the scenarios. Each of the first three lanes ends when a customer with a scenario
     /// first exceeds its RPO.

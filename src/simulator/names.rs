@@ -1,4 +1,4 @@
-//! The API's words, copied from its reference, and unusual but realistic names.
+//! The API's words, most of them copied from its reference, and names of organizations and countries.
 
 mod organizations;
 
@@ -66,7 +66,7 @@ pub(crate) const MODULES: &[(u16, &str)] = &[
 /// Number and name of a module that is not in the reference yet.
 pub(crate) const UNLISTED_MODULE: (u16, &str) = (399, "Loop Backup");
 
-/// Container types of scan profiles, each with its number and its word in API v1.
+/// Object types of containers in scan profiles, each with its number and its word in API v1.
 pub(crate) const OBJECT_TYPES: &[(u16, &str)] = &[
     (0, "SiteCollection"),
     (1, "Mailbox"),

@@ -172,7 +172,7 @@ impl Registration {
         }
     }
 
-    /// Verifies a client assertion (RFC 7523) and marks it as used. Returns `None` if it is invalid.
+    /// Verifies a client assertion (RFC 7523) and marks it as used. Returns `None` if it is invalid or already used.
     fn accept_assertion(&mut self, assertion: &str, audiences: &[String], now: i64) -> Option<()> {
         let certificate = self.certificate.as_ref()?;
         let claims = certificate.verified_claims(assertion)?;

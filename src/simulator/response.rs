@@ -189,7 +189,7 @@ pub(crate) fn time(at: Option<i64>) -> String {
     format_time(at, "%Y-%m-%dT%H:%M:%SZ")
 }
 
-/// Formats a Unix time. Returns `N/A` if there is none.
+/// Formats a Unix time. Returns `N/A` if there is none, or if it is out of range.
 pub(crate) fn format_time(at: Option<i64>, format: &str) -> String {
     at.and_then(|at| jiff::Timestamp::from_second(at).ok())
         .map_or_else(|| ABSENT.to_owned(), |at| at.strftime(format).to_string())

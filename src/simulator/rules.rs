@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::incidents::{Incident, incidents};
 use super::{History, Settings};
 
-/// Maximum number of runs per module, which is enough for the history that is generated at startup.
+/// Maximum number of runs per module: enough for 15 scheduled days at the shortest interval, which is six hours.
 const MAX_RUNS_PER_MODULE: usize = 60;
 
-/// Number of runs in total above which each module has a shorter history, down to [`MIN_RUNS_PER_MODULE`], so that a
-/// world of ten thousand customers fits into a small machine's memory. It is enough for the full history of about 300
-/// customers with eight modules.
+/// Approximate number of runs in the world above which each module has a shorter history, down to
+/// [`MIN_RUNS_PER_MODULE`]. A world of ten thousand customers then fits into a small machine's memory. The number is
+/// enough for the full history of about 300 customers with eight modules.
 const MAX_RUNS: usize = 150_000;
 
 /// Minimum number of runs per module: enough for a failed run, a running run, and earlier restore points.

@@ -87,7 +87,7 @@ impl Run {
         }
     }
 
-    /// Returns the row of a tenant's object scan, which has only a status.
+    /// Returns the row of an object scan, which has only a status.
     pub(crate) fn scan(status: i64) -> Self {
         const COUNTS: [&str; 6] = [
             "totalCount",

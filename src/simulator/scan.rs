@@ -91,7 +91,7 @@ pub(crate) struct Scans {
     pub(crate) fails_from: Option<i64>,
     /// Whether scans end with various statuses.
     pub(crate) is_odd: bool,
-    /// Whether there is a daily scan. Without it, there is no report.
+    /// Whether there is a daily scan. Without it, the report never changes.
     pub(crate) daily: bool,
     pub(crate) reported: Option<i64>,
 }

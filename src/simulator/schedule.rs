@@ -1,4 +1,4 @@
-//! Times and results of a module's runs: a pure function of seed, module and slot.
+//! Times and results of a module's runs. A run is a pure function of its schedule, its slot and the current time.
 //!
 //! Slots are counted from the Unix epoch, so a run does not depend on when the world is first advanced.
 //!
@@ -39,13 +39,13 @@ pub(crate) enum Habit {
 pub(crate) enum Work {
     /// About this many objects.
     Objects(u64),
-    /// No objects; the run starts and ends in the same second.
+    /// No objects; a successful run starts and ends in the same second.
     Instant,
-    /// No objects; the run has neither an id nor times, only a last modification.
+    /// No objects; a successful run has neither an id nor times, only a last modification.
     Nothing,
 }
 
-/// Schedule of a module's runs. All periods are already divided by the speed.
+/// Schedule of a module's runs. All durations are already divided by the speed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Schedule {
     pub(crate) phase: i64,
@@ -271,7 +271,7 @@ impl Schedule {
             status::CANCELED | status::STOPPED => ordinary / 2,
             _ => ordinary,
         };
-        // At any speed, a run ends before the next one is queued.
+        // Even at high speed, a run ends before the next one is queued.
         duration.clamp(0, (self.period - self.wait - 1).max(0))
     }
 }
@@ -305,7 +305,7 @@ impl Run {
     }
 }
 
-/// Updates a module's runs to `now`: updates unfinished runs, adds new runs, and drops the oldest runs beyond
+/// Advances a module's runs to `now`: updates unfinished runs, adds new runs, and drops the oldest runs beyond
 /// `max_runs`. Returns the number of new restore points.
 pub(crate) fn advance(runs: &mut Vec<Run>, next_slot: &mut i64, schedule: &Schedule, max_runs: usize, now: i64) -> u64 {
     let completed: u64 = runs

@@ -1,5 +1,5 @@
-//! Tenant services that only some customers have: seats, users, consent, signs of ransomware, and baselines. This file
-//! also contains job reports.
+//! Tenant data other than backups: seats, users, consent, signs of ransomware, and baselines. This file also contains
+//! job reports.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ pub(crate) const SIGNS: [&str; 3] = [
 /// Maximum number of rows with the same status in a report: enough for several pages, but few enough for a fast test.
 const MAX_REPORT_ROWS: u64 = 50_000;
 
-/// Services of a tenant.
+/// A tenant's data other than backups.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Services {
-    /// Seats, by number of the tenant type.
+    /// Seats, by the number of the tenant type.
     pub seats: BTreeMap<u16, Seats>,
     /// Number of users.
     pub users: u64,
@@ -30,14 +30,14 @@ pub struct Services {
     pub unprotected: [u64; 2],
     /// Products whose apps require consent. If consent was withdrawn, the value is the Unix time of the withdrawal.
     pub consent: BTreeMap<String, Option<i64>>,
-    /// Number of objects by type and sign of ransomware; `None` if the tenant does not have the service.
+    /// Number of objects by object type and sign of ransomware; `None` if the tenant has no ransomware detection.
     pub signs: Option<[[u64; 3]; 4]>,
     /// State of the baselines, if any.
     pub baseline: Option<Baseline>,
 }
 
 impl Services {
-    /// Returns a few rows for each service.
+    /// Returns data in which every field has a value.
     pub(crate) fn some() -> Self {
         let seats = Seats {
             assigned: 9,
@@ -64,7 +64,7 @@ impl Services {
 pub struct Seats {
     /// Assigned seats.
     pub assigned: i64,
-    /// Available seats.
+    /// Available seats, including assigned seats.
     pub available: i64,
 }
 

@@ -1,4 +1,4 @@
-//! API v3: lists requested by POST with a filter, numbers for statuses, and responses with `data` and `metadata`.
+//! API v3: numbers for statuses, and lists with `data` and `metadata`. Most lists are requested by POST with a filter.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use super::rules::Rules;
 use super::run::Run;
 use super::{History, Settings};
 
-/// Time after which another customer joins, and after which another customer leaves, in uncompressed seconds.
+/// Interval at which one customer joins and one leaves, in uncompressed seconds.
 const CHURN_INTERVAL: u32 = 20 * 3600;
 
 /// Maximum number of customers that join, and of customers that leave, each time the world advances. Without a limit,
@@ -20,7 +20,7 @@ const MAX_CHURN_PER_STEP: u64 = 100;
 /// Number of customers at the start of the list that never leave, because each has a different scenario.
 const PERMANENT_CUSTOMERS: usize = generate::SPECIAL_CUSTOMERS;
 
-/// The complete state, as plain data that tests may read and change.
+/// The simulated partner's data. Tests may read and change the customers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
     /// Customers, in the order of the customer list.
@@ -119,7 +119,7 @@ pub(crate) struct JobRow<'a> {
     pub(crate) module: &'a Module,
     /// Run, or a placeholder if the module has no runs.
     pub(crate) run: Cow<'a, Run>,
-    /// Unix time of the last modification, which the newest runs of all backup scopes of a module share.
+    /// Unix time of the last modification. With [`History::Newest`], all backup scopes of a module share the latest.
     pub(crate) last_modified: Option<i64>,
 }
 
@@ -131,7 +131,8 @@ impl JobRow<'_> {
 
 /// Returns the rows of a customer's job list.
 ///
-/// Histories are sorted by a hash of each run, so that they look shuffled but keep their order from page to page.
+/// With [`History::Runs`], the rows are sorted by a hash of each run, so that they look shuffled but keep their order
+/// from page to page.
 pub(crate) fn job_rows<'a>(
     world: &World,
     customer: &'a Customer,

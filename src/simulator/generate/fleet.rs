@@ -20,13 +20,13 @@ mod services;
 enum Scenario {
     /// No problem with backups.
     Healthy,
-    /// The largest customer, with several tenants and clouds, long queues, and every product.
+    /// The largest customer, with several tenants, every service, long queues, and a subscription to every product.
     Busiest,
     /// The subscriptions expire within two weeks.
     LicenseExpiring,
     /// Consent was withdrawn, so backups of Microsoft 365 fail.
     ConsentWithdrawn,
-    /// A third of the users' OneDrives are not protected.
+    /// About a third of the OneDrives are not protected.
     CoverageGap,
     /// A run does not end.
     HungRun,
@@ -34,7 +34,7 @@ enum Scenario {
     SilentModule,
     /// Two backup scopes were abandoned long ago and never deleted.
     DormantScopes,
-    /// One module was disabled.
+    /// OneDrive was disabled.
     SwitchedOff,
     /// One of two Dev Ops backup scopes fails.
     FailingScope,
@@ -74,8 +74,7 @@ struct CustomerGenerator<'a> {
     rng: SeededRng,
 }
 
-/// Returns the customer with this index. A customer with a `joined` time has no scenario, and no runs before that
-/// time.
+/// Returns the customer with this index. A customer with a `joined` time is healthy, and has no runs before that time.
 pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
     let mut rng = SeededRng::from_path(&[rules.seed, u64::try_from(index).unwrap_or(u64::MAX)]);
     let scenario = match joined {

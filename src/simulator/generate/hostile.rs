@@ -14,11 +14,11 @@ use crate::simulator::services::Services;
 
 mod products;
 
-/// Minimum time since the start of a silent module's last run. Like the times below, it is in real seconds and does not
+/// Minimum time since a silent module's last run was queued. Like the times below, it is in real seconds and does not
 /// depend on the simulation speed, because RPOs are configured in real time.
 const SILENT_FOR: i64 = 5 * 86_400;
 
-/// Minimum time since the start of a stuck run.
+/// Minimum time since a stuck run was queued.
 const STUCK_FOR: i64 = 50 * 3600;
 
 /// Time since the end of an abandoned scope's last run.
@@ -59,7 +59,8 @@ struct CustomerGenerator<'a> {
     rng: SeededRng,
 }
 
-/// Returns the customer with this index. A customer with a `joined` time has no runs before that time.
+/// Returns the customer with this index. A customer with a `joined` time is [`Role::Plain`], and has no scheduled runs
+/// before that time.
 pub(crate) fn customer(rules: &Rules, index: usize, joined: Option<i64>) -> Customer {
     let number = u64::try_from(index).unwrap_or(u64::MAX);
     let rng = SeededRng::from_path(&[rules.seed, number]);
@@ -188,7 +189,8 @@ impl CustomerGenerator<'_> {
         })
     }
 
-    /// Returns the modules in use. Most customers back up Microsoft 365. The other services depend on the index.
+    /// Returns the job type and number of each module. The services depend on the index. Most customers have
+    /// Microsoft 365.
     fn listed_modules(&self) -> Vec<(u16, u16)> {
         let of = |job_type: u16, numbers: Vec<u16>| numbers.into_iter().map(move |number| (job_type, number));
         let microsoft =

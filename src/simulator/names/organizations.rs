@@ -176,7 +176,7 @@ mod tests {
     fn names_are_unique_and_three_are_not_latin() {
         let names: Vec<String> = (0..1500).map(|index| organization(index).0).collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
-        // Latin letters, including those with diacritics, are below U+0250.
+        // The Latin letters in these names, including those with diacritics, are below U+0250.
         let is_latin = |name: &&String| name.chars().all(|letter| u32::from(letter) < 0x250);
         assert_eq!(names.iter().filter(|name| !is_latin(name)).count(), 3);
     }

@@ -1,4 +1,4 @@
-//! Responses for services that only some customers have purchased, and for job reports.
+//! Responses about seats, users, consent, signs of ransomware, baselines and job reports.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};

@@ -28,7 +28,7 @@ const DEV_OPS: u16 = 363;
 /// Modules of Microsoft 365, in the order of job lists.
 const MICROSOFT_365_MODULES: [u16; 9] = [302, 303, 304, 305, 306, 307, 308, 309, 402];
 pub(super) const POWER_PLATFORM: [u16; 3] = [310, 311, 312];
-/// Modules that every customer with Microsoft 365 has.
+/// Modules that an incident can affect individually.
 const MAIN_MODULES_OF_MICROSOFT_365: [u16; MAIN_MODULES] = [303, SHAREPOINT, ONEDRIVE, 308];
 const MAIN_MODULES_OF_GOOGLE: [u16; MAIN_MODULES] = [501, 502, 503, 504];
 const GOOGLE_MODULES: [u16; 6] = [501, 502, 503, 504, 505, 507];
@@ -216,7 +216,7 @@ impl CustomerGenerator<'_> {
     }
 
     /// Returns whether a module belongs to the customer's main service: Microsoft 365, or Google Workspace for
-    /// customers without Microsoft 365.
+    /// customers without Microsoft 365. Housekeeping modules do not count.
     fn is_of_main_service(&self, job_type: u16, number: u16) -> bool {
         match job_type {
             MICROSOFT_365 => !matches!(number, ARCHIVER | RETENTION),

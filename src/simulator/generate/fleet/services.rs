@@ -1,4 +1,4 @@
-//! Paid services other than backups, by tenant.
+//! Tenant data other than backups.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,14 @@ const ATTACKED: usize = 13;
 const DRIFTED_FOR: u32 = 5 * HOUR;
 
 impl CustomerGenerator<'_> {
-    /// Returns whether an attacker is encrypting the customer's files. Backups still run, and the stored size jumps.
+    /// Returns whether an attacker is encrypting the customer's files. Backups still run, and the stored size grows a
+    /// hundred times as fast.
     pub(super) fn is_under_attack(&self) -> bool {
         self.scenario == Scenario::Healthy && self.joined.is_none() && self.index % SCENARIO_PERIOD == ATTACKED
     }
 
-    /// Adds the services of each tenant. A separate random number generator keeps the rest of the world independent of
-    /// these services.
+    /// Adds the [`Services`] of each tenant. A separate random number generator keeps the rest of the world independent
+    /// of this data.
     pub(super) fn with_services(&self, mut tenants: Vec<Tenant>) -> Vec<Tenant> {
         let index = u64::try_from(self.index).unwrap_or(u64::MAX);
         for (nth, tenant) in (0..).zip(&mut tenants) {
