@@ -283,15 +283,16 @@ impl App {
         let saver_task = tokio::spawn(saver.run(stop.clone()));
         tasks.spawn(self.reloader.watch_attributes(stop.clone()));
         stop.cancelled().await;
+        let mut was_stopped = true;
         let ended = async {
+            was_stopped = poll_loop.await.unwrap_or(false);
             while tasks.join_next().await.is_some() {}
             let _ = saver_task.await;
-            poll_loop.await.unwrap_or(false)
         };
-        tokio::time::timeout(SHUTDOWN_TIMEOUT, ended).await.unwrap_or_else(|_| {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, ended).await.is_err() {
             warn!("shutdown timed out; abandoning unfinished tasks");
-            true
-        })
+        }
+        was_stopped
     }
 }
 

@@ -267,8 +267,8 @@ impl Module<'_> {
     }
 
     fn is_running_long(&self, now: f64) -> bool {
-        let limit = self.duration.map(|duration| (TIMES_LONGER * duration).max(LONG));
-        matches!((self.running_since, limit), (Some(since), Some(limit)) if now - since > limit)
+        let limit = self.duration.map_or(2.0 * DAY, |duration| (TIMES_LONGER * duration).max(LONG));
+        self.running_since.is_some_and(|since| now - since > limit)
     }
 }
 

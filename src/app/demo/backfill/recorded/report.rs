@@ -103,7 +103,7 @@ impl Alert {
         let past_rpo = module.past_rpo(now);
         if past_rpo.is_some_and(|age| age > 2.0 * module.rpo) {
             Some(Self::OverdueCritical)
-        } else if module.is_failing_repeatedly() {
+        } else if module.last_backup != Some(0.0) && module.is_failing_repeatedly() {
             Some(Self::FailingRepeatedly)
         } else if module.is_running_long(now) {
             Some(Self::RunningLong)
