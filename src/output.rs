@@ -24,7 +24,7 @@ pub fn print(text: &[u8]) -> bool {
     is_written(output.write_all(text).and_then(|()| output.flush()))
 }
 
-/// Like [`print`], but removes colours from the text if, for example, standard output is not a terminal or `NO_COLOR`
+/// Like [`print()`], but removes colours from the text if, for example, standard output is not a terminal or `NO_COLOR`
 /// is set.
 pub fn print_coloured(text: &str) -> bool {
     let mut output = anstream::stdout().lock();
@@ -32,7 +32,7 @@ pub fn print_coloured(text: &str) -> bool {
 }
 
 /// Writes the output of `--help` or `--version` to standard output, or a usage error to standard error. Returns false
-/// if the write to standard output fails, as [`print`] does.
+/// if the write to standard output fails, as [`print()`] does.
 pub fn print_usage(usage: &clap::Error) -> bool {
     if !usage.use_stderr() {
         return is_written(usage.print().and_then(|()| io::stdout().flush()));

@@ -267,7 +267,9 @@ impl Module<'_> {
     }
 
     fn is_running_long(&self, now: f64) -> bool {
-        let limit = self.duration.map_or(2.0 * DAY, |duration| (TIMES_LONGER * duration).max(LONG));
+        let limit = self
+            .duration
+            .map_or(2.0 * DAY, |duration| (TIMES_LONGER * duration).max(LONG));
         self.running_since.is_some_and(|since| now - since > limit)
     }
 }
