@@ -9,7 +9,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use super::server::HEADER_TIMEOUT;
+/// Time limit for a TLS handshake, and for receiving the head of a request.
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum time for which a connection stays open after a failed handshake, so that the client can read the error.
 const LINGER_TIME: Duration = Duration::from_secs(1);

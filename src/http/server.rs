@@ -22,11 +22,8 @@ use tracing::debug;
 
 use super::accept::Acceptor;
 use super::caller::Caller;
-use super::handshake;
+use super::handshake::{self, HEADER_TIMEOUT};
 use super::web_config::{Guard, guarded};
-
-/// Time limit for receiving the head of a request, and for a TLS handshake.
-pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of connections. A few Prometheus servers and browsers need a few dozen. Connections beyond the
 /// maximum wait in the kernel.
