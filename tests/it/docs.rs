@@ -256,7 +256,7 @@ impl Sandbox {
         }
     }
 
-    /// Runs a command, or checks that the list contains a reason not to run it.
+    /// Runs a command, or checks that [`NOT_RUN`] gives a reason why no test runs it.
     async fn run_or_check(&self, doc_command: &DocCommand) {
         let words = words(&doc_command.text);
         check_references(doc_command, &words);
@@ -436,7 +436,7 @@ async fn commands_in_the_documentation_work() {
             checked.push(doc_command);
         }
     }
-    // An entry that matches no command in the documentation is outdated.
+    // An entry whose prefix does not occur on any page is outdated.
     let all_text = pages()
         .iter()
         .map(|page| fs::read_to_string(root().join(page)).unwrap())

@@ -388,7 +388,7 @@ async fn withdrawn_consent_and_attack_are_exposed() {
     }
 }
 
-/// Every page of a report is fetched once, with the token from the previous page.
+/// Each page of a report is requested once. Requests after the first contain the page token from the previous page.
 #[tokio::test]
 async fn report_of_several_pages_is_requested_once() {
     let partner = crate::harness::partner::start(crate::harness::partner::frozen_partner(1)).await;
@@ -438,7 +438,7 @@ async fn report_of_several_pages_is_requested_once() {
     assert_eq!(requested(), pages, "a report must be requested only once");
 }
 
-/// An invalid response fails the poll. It does not count as an empty list or a missing service.
+/// An invalid response or a server error fails the poll. Neither counts as an empty list or a missing service.
 #[tokio::test]
 async fn invalid_response_is_a_failure() {
     let all_types = |status, body| {
@@ -640,7 +640,7 @@ async fn ransomware_signs_are_summed_over_objects() {
     assert!(exposed.contains(r#"sign="potential_attack"} 2"#), "{exposed}");
 }
 
-/// After a restart, customers without a service are not polled again on the same day.
+/// Customers without a service are polled at most once a day, even if the exporter is restarted.
 #[tokio::test]
 async fn missing_services_are_kept_across_a_restart() {
     let canned = CannedServer::start(&[("POST /partner/external/v3/general/customers/batch", CUSTOMERS)]).await;

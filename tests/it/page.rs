@@ -16,7 +16,7 @@ use crate::harness::partner::{Partner, frozen_partner, start};
 use crate::harness::program::Program;
 use crate::harness::{TIMEOUT, eventually, every_second_all};
 
-/// The focused element, and whether its focus is visible.
+/// Returns the focused element, and whether its focus is visible.
 const FOCUS: &str = r#"(() => {
   const element = document.activeElement;
   const style = getComputedStyle(element);
@@ -199,7 +199,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
         browser.wait_until("document.body.innerText.includes('No customer with this id is known')");
         browser.go(&exporter.base);
 
-        // The page remains, and reports that the exporter is unreachable.
+        // After the exporter has stopped, the open page reports that it is unreachable.
         drop(exporter);
         browser.wait_until("!document.getElementById('lost').hidden");
     });

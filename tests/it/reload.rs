@@ -612,7 +612,7 @@ async fn excluded_metrics_return_after_a_reload_without_a_poll() {
     for name in exporter_metrics {
         assert!(before.contains(name), "{name}: {before}");
     }
-    // Metrics about the exporter are rendered slightly earlier than others.
+    // While the configuration is being applied, a scrape may still contain some of these metrics.
     let text = program
         .wait_until("metrics are excluded", |text| {
             let is_exposed = |name: &&str| text.contains(&format!("{name} ")) || text.contains(&format!("{name}{{"));

@@ -19,7 +19,8 @@ async fn partner() -> Partner {
     .await
 }
 
-/// Adds a failed run to the first customer's Exchange Online, an hour after its newest run. Returns the customer's id.
+/// Adds a failed run to the first customer's Exchange Online. The run ends an hour after the latest completed run; runs
+/// in progress are removed. Returns the customer's id.
 fn add_run(partner: &Partner, id: &str) -> String {
     partner.handle.with_world(|world| {
         let customer = &mut world.customers[0];

@@ -120,7 +120,7 @@ async fn curl_needs_all_credentials() {
         let (code, body, _) = curl(&[&["--cacert", ca], user, &[&url]].concat());
         assert_eq!((code, body.as_str()), (401, "Unauthorized\n"), "{user:?}");
     }
-    // curl rejects a server if it does not know the server's certificate authority.
+    // curl rejects a server whose certificate authority it does not trust.
     let (code, _, error) = curl(&["--user", &credentials, &url]);
     assert_eq!(code, 0, "{error}");
     let (code, body, _) = curl(&["--user", &credentials, &with_password.url("http", "/metrics")]);

@@ -98,7 +98,7 @@ fn service_has_a_low_exposure_level() {
     let unit = root().join("deploy/systemd/elements_exporter.service");
     let text = fs::read_to_string(&unit).unwrap();
     assert!(text.lines().any(|line| line == "LimitCORE=0"));
-    // The unit for several accounts must contain the same lines.
+    // The unit for several accounts must contain the same lines, except comments and lines with names.
     let template = fs::read_to_string(root().join("deploy/systemd/elements_exporter@.service")).unwrap();
     let is_shared =
         |line: &&str| !line.starts_with('#') && !line.contains("elements_exporter") && !line.contains("AvePoint");

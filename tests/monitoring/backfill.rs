@@ -89,7 +89,7 @@ const OF_POLLS: [&str; 9] = [
 ];
 
 /// Checks the values of [`OF_POLLS`] at one time: every customer has just been polled, and exactly the modules that
-/// exceed their RPO have the highest ranks.
+/// exceed their RPO have a rank of at least 7.
 fn check_series_of_polls(recorded: &BTreeMap<String, History>, at: i64) {
     let of = |name: &str| &recorded[name][&at];
     assert!(of(OF_POLLS[0]).values().all(|fresh| *fresh == 1.0));
@@ -257,7 +257,8 @@ fn queries_of_the_past(dashboard: &Dashboard) -> Vec<Query> {
     queries.filter(reads_the_past).collect()
 }
 
-/// Evaluates a query over the whole history. Returns the time of the first value, or `None` if there is no data.
+/// Evaluates a query at the end of the history. A range query covers its span, but at most [`DAYS`] days. Returns the
+/// time of the first value, or `None` if there is no data.
 async fn first_value(prometheus: &Server, query: &Query, end: i64) -> Option<i64> {
     let mut values = dashboards::select_all("185m");
     values.insert("__range".to_owned(), format!("{DAYS}d"));

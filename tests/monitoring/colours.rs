@@ -87,7 +87,7 @@ impl Situation {
         self.with_value(r#"elements_exporter_build_info{job="e",instance="i"}"#, 1.0)
     }
 
-    /// Returns the time of the latest poll of a customer.
+    /// Returns the time of a customer's latest successful poll.
     fn read_at(&self, is_fresh: bool) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
         let read = (self.at - if is_fresh { 60 } else { 3600 }) as f64;
@@ -278,7 +278,8 @@ impl Evaluation {
     }
 }
 
-/// Replaces the recorded state of the data with its rules, because the situations contain what these rules read.
+/// Replaces the recorded series that describe the state of the data with the expressions of their rules, because the
+/// situations contain only the series that these rules read.
 fn with_rules_of_the_state(expr: &str) -> String {
     static RULES: LazyLock<Vec<rules::Rule>> = LazyLock::new(rules::all);
     let rule = |name: &str| &RULES.iter().find(|rule| rule.name == name).unwrap().expr;
@@ -313,8 +314,8 @@ fn property<'a>(panel: &'a Value, name: &str, id: &str) -> &'a Value {
     overridden.map_or(&panel["fieldConfig"]["defaults"][id], |property| &property["value"])
 }
 
-/// Returns the appearance of a value in Grafana. A mapping determines text and colour. Without one, the highest
-/// threshold that is reached determines the colour.
+/// Returns the appearance of a value in Grafana. A mapping determines text and colour. If no mapping applies, the
+/// highest threshold that is reached determines the colour.
 fn appearance(panel: &Value, name: String, value: f64) -> Appearance {
     for mapping in list(property(panel, &name, "mappings")) {
         let options = &mapping["options"];
@@ -349,7 +350,7 @@ const JOBS: &str = "elements-jobs";
 const PROTECTION: &str = "elements-protection";
 const LICENCES: &str = "elements-licences";
 
-/// Colour of unknown values.
+/// Colour of values that are missing or not live.
 const GREY: &str = "#7b7f87";
 
 fn now() -> i64 {
@@ -416,7 +417,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     // The recorded series of a ransomware sign continues after the exporter's value has expired.
     let attack = r#"tenant:elements_tenant_ransomware_objects:sum{job="e",customer_id="b",tenant_id="t",sign="potential_attack"}"#;
     let stale = stale.with_value(attack, 2.0);
-    // Adds a customer that pays for Microsoft 365 backups. Its protected objects were polled `read_ago` seconds ago.
+    // Adds seats that customer `b` has paid for. The customer's protected objects were polled `read_ago` seconds ago.
     let paid = |it: Situation, read_ago: f64| {
         #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
         let read = it.at as f64 - read_ago;
@@ -460,7 +461,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
             .exporter(0)
             .customer("a", true, None, 0.0)
             .firing("ElementsWatchdog", "exporter", "none");
-    // The recorded totals have three samples.
+    // Every series has only three samples.
     new_rules.duration = 2 * STEP;
     let alert = |state| {
         format!(
@@ -492,22 +493,22 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         .try_into()
         .unwrap_or_else(|_| panic!("nine situations"));
 
-    // A good state is green. With few customers, a ratio is not displayed as a percentage.
+    // A good state is green. *Within RPO* is orange rather than red if only one customer is overdue.
     let data = live.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
     let within = live.only(FLEET, "Within RPO").await;
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("5 of 6", "orange"));
     assert_eq!(live.only(FLEET, "Never backed up").await.colour, "green");
     assert_eq!(live.only(EXPORTER, "API").await.text, "up");
-    // Coverage excludes modules without an RPO, which are disabled or were never configured.
+    // Coverage excludes modules without an RPO, such as disabled modules.
     let covered = live.only(CUSTOMER, "Coverage").await;
     assert_eq!((covered.text.as_str(), covered.colour.as_str()), ("0.95", "green"));
 
     let read = live.named(FLEET, "Data", "oldest data").await;
     assert_eq!(read.colour, "green");
 
-    // While the exporter is down, the alert about it comes first, the last known failures are displayed, and zeros are
-    // not green.
+    // While the exporter is down, its alert comes first. The panels display the last known
+    // failures, and zeros are not green.
     let data = down.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("EXPORTER DOWN", "red"));
     let api = down.named(FLEET, "Data", "API").await;
@@ -520,7 +521,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("2 of 2", GREY));
     assert_eq!(down.only(EXPORTER, "API").await.colour, GREY);
     assert_eq!(down.only(EXPORTER, "State file").await.text, "no data");
-    // Once the values have expired, even an age below the threshold is not green.
+    // If all data is stale, its age is red.
     let read = down.named(FLEET, "Data", "oldest data, stale").await;
     assert_eq!(read.colour, "red");
     let critical = down.named(FLEET, "Critical alerts", "exporter and API").await;
@@ -583,7 +584,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!((api.text.as_str(), api.colour.as_str()), ("unreachable", "red"));
     let data = outage.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("API UNREACHABLE", "red"));
-    // No alert is firing yet, but the outage still keeps the panel from being green.
+    // No alert about the outage is firing yet, but the outage still keeps the panel from being green.
     for of in ["exporter and API", "customers"] {
         let tile = outage.named(FLEET, "Critical alerts", of).await;
         assert_eq!((tile.text.as_str(), tile.colour.as_str()), ("unknown", GREY));
@@ -592,8 +593,8 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         assert_eq!(live.named(FLEET, "Critical alerts", of).await.colour, "green");
     }
 
-    // After three evaluations, Prometheus may not have written any alerts of the other rule groups yet. After a restart,
-    // it writes alerts as pending at first.
+    // After three evaluations of one rule group, Prometheus may not have evaluated the alerts of other groups yet. After
+    // a restart, Prometheus writes alerts as pending at first.
     for evaluation in [&new_rules, &restarted] {
         let data = evaluation.named(FLEET, "Data", "Data").await;
         assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
@@ -612,7 +613,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let data = throttled.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));
 
-    // A request without a response has the code 0, which does not count as success.
+    // A request without a response has the code 0, which is red.
     let requests = panel(EXPORTER, "Requests");
     let series = outage.responses(&requests["targets"][0]).await;
     let codes: Vec<_> = series.iter().map(|series| text(&series["metric"]["code"])).collect();
@@ -620,7 +621,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let colour = text(&property(&requests, "0", "color")["fixedColor"]);
     assert!(colour.contains("red"), "{colour}");
 
-    // Tiles follow the variables of their dashboard, so they are empty or zero for a module that does not exist.
+    // Unless exempt, tiles follow the variables: they are empty or zero if the service or module does not exist.
     let mut tiles = 0;
     for (place, has_module_variable, panel) in all_panels() {
         let follows = has_module_variable && panel["type"] == "stat" && !is_exempt_from_variables(&panel);
@@ -659,7 +660,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         }
     }
     assert_eq!(stale.only(JOBS, "Failed objects").await.colour, GREY);
-    // A sum is not displayed if most stored sizes have expired, because it would be too low.
+    // The sum is not displayed if data is stale for more than 5 % of the customers, because it would be too low.
     assert_eq!(stale.only(PROTECTION, "Stored").await.text, "no data");
     assert_eq!(live.only(PROTECTION, "Stored").await.text, "5");
     // The licences of a customer with stale data may have expired in the meantime.
@@ -676,7 +677,7 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     assert_eq!(live.responses(&unprotected["targets"][0]).await.len(), 1);
     assert!(stale.responses(&unprotected["targets"][0]).await.is_empty());
 
-    // For a single customer, the ratio is not displayed as a percentage, and is therefore not red.
+    // A single customer that is overdue does not make the tile red.
     let within = single.only(FLEET, "Within RPO").await;
     assert_eq!((within.name.as_str(), within.colour.as_str()), ("0 of 1", "orange"));
     let state = single.only(EXPORTER, "State file").await;

@@ -56,7 +56,7 @@ struct Case {
     outage: bool,
 }
 
-/// Returns whether a test includes an outage: a target or the API is down, or series end.
+/// Returns whether a test includes an outage: a target or the API is down, or series end or have gaps.
 fn has_outage(test: &Value) -> bool {
     list(&test["input_series"]).any(|series| {
         let (name, values) = (text(&series["series"]), text(&series["values"]));
@@ -454,7 +454,7 @@ fn broken_links(dashboard: &Dashboard) -> Vec<String> {
 #[test]
 fn dashboards_query_only_existing_metrics_and_labels() {
     let catalogue = LabelCatalogue::read().unwrap();
-    // Any value may replace a variable, because only names are checked.
+    // Any value can replace a variable, because only names are checked.
     let variable = Regex::new(r#"\$\{?[A-Za-z_]\w*(?::regex)?\}?"#).unwrap();
     let plain = |expr: &str| {
         let expr = expr.replace("$__range_s", "1").replace("$__range", "30d");

@@ -79,7 +79,7 @@ pub fn end(out: &mut impl Write) -> io::Result<()> {
 struct Sample {
     name: String,
     series: String,
-    /// A hash that all series of a module share.
+    /// A hash of the labels, which is the same for all metrics with these labels.
     subject: u64,
     value: f64,
 }
@@ -100,7 +100,7 @@ impl Sample {
         })
     }
 
-    /// Returns whether the module failed on a past day. It fails on one day in eleven.
+    /// Returns whether the sample shows a failure on a past day. About one day in eleven has a failure.
     fn failed(&self, age: f64) -> bool {
         #[expect(clippy::cast_possible_truncation, reason = "an age is thirty days at most")]
         let day = (age / DAY) as u64;

@@ -16,8 +16,8 @@ use crate::harness::parser::promtool;
 /// Number of concurrent runs: the number of cores of a small machine.
 const CONCURRENCY: usize = 2;
 
-/// Replacements for each comparison: its opposite, and, for inequalities, the comparison that differs only for equal
-/// values.
+/// Replacements for each comparison. `==` and `!=` replace each other. An inequality is replaced by the inequality in
+/// the other direction, and by the one that differs only for equal values.
 const REPLACEMENTS: &[(&str, &[&str])] = &[
     (">=", &["<=", ">"]),
     ("<=", &[">=", "<"]),

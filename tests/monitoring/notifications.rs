@@ -135,7 +135,7 @@ fn run(status: i64, ago: i64) -> Run {
     }
 }
 
-/// Gives a customer two modules, each with one successful run. Customers differ only in the age of that run.
+/// Gives a customer two modules, each with one successful run. Customers differ only in name and the age of that run.
 fn make_healthy(customer: &mut Customer, nth: usize) {
     let ago = match nth {
         SILENT => 30 * HOUR,

@@ -253,7 +253,7 @@ fn examples_route_by_tier_and_team() {
         ] {
             assert_eq!(receivers_for(labels), receivers, "{file}: {labels}");
         }
-        // The routes for bronze and gold have the same receiver, but only bronze is muted at night.
+        // The routes for bronze and gold have the same receiver, but only bronze is muted at night and on weekends.
         let text = std::fs::read_to_string(format!("{}/deploy/alertmanager/{file}", env!("CARGO_MANIFEST_DIR")));
         let text = text.unwrap();
         let of = |tier: &str| {

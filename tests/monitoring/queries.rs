@@ -320,9 +320,9 @@ async fn check_query(
     Ok(series.iter().filter_map(|series| series["values"][0][0].as_i64()).min())
 }
 
-/// Returns whether a label may be empty. Prometheus treats an empty label like a missing one. Attributes are empty if
-/// they are not configured, `license` if a service has only one subscription, `scope` if a module has no scopes,
-/// `service` if a licence needs attention, and an alert's labels if the alert is about something else.
+/// Returns whether a label may be empty, which Prometheus treats like a missing label. For example, attributes are
+/// empty if they are not configured, and `scope` is empty if a module has no backup scopes. Rows of *Needs attention*
+/// about licences have no `service`. Alerts have only the labels of their subject.
 fn may_be_empty(label: &str, expr: &str) -> bool {
     ["license", "scope", "backup", "name", "reason", "tier", "region", "team"].contains(&label)
         || label == "service" && expr.contains("elements_attention")

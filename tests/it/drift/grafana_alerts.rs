@@ -196,7 +196,8 @@ fn queries(expr: &str, datasource: &str) -> Vec<Yaml> {
     ]
 }
 
-/// Converts a template to Grafana's syntax: renames `$value`, and removes queries, which Grafana does not support.
+/// Converts a template to Grafana's syntax: renames `$value`, formats the date of `ends` without a query, and removes
+/// all other queries, which Grafana does not support.
 fn translate(template: &str) -> String {
     const QUERIED_DATE: &str = "{{ with printf \"vector(%s + 0)\" $labels.ends | query }}\
                               {{ (. | first | value | toTime).Format \"2006-01-02\" }}{{ end }}";
@@ -315,7 +316,7 @@ fn rules_of(file: &str, name: &str) -> Vec<Yaml> {
         .collect()
 }
 
-/// Returns the rules that have a name, with the evaluation interval of their group in minutes.
+/// Returns the rules that have the key `name`, each with the evaluation interval of its group in minutes.
 fn rules_and_intervals(file: &str, name: &str) -> Vec<(Yaml, i64)> {
     let document = YamlLoader::load_from_str(file).unwrap().swap_remove(0);
     let mut found = Vec::new();

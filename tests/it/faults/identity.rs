@@ -189,7 +189,7 @@ async fn missing_permission_is_logged_with_its_name() {
     assert!(reported[0].contains("collector=jobs"), "{}", reported[0]);
 }
 
-/// Scopes that are as long as those of the real API. They are too many for one request.
+/// Scopes that are as long as those of the real API. Together, they are too long for one request.
 const MANY_SCOPES: [&str; 14] = [
     "elements.customers.read.all",
     "elements.licenses.read.all",
@@ -477,7 +477,7 @@ async fn attempts_have_separate_assertions() {
         ..frozen_partner(1)
     })
     .await;
-    // After a request is rejected, its scopes are requested one by one.
+    // After a token request is rejected, its scopes are requested one by one.
     partner
         .handle
         .set_scopes(vec!["elements.customers.read.all".to_owned()]);

@@ -29,7 +29,7 @@ pub(super) fn job(id: &str, fields: Value) -> Value {
     job
 }
 
-/// Adds to the fields the start and end times of a run that starts at the given hour.
+/// Adds the times of a half-hour run that starts at the given hour. Times that the fields already contain are kept.
 fn at(hour: u32, mut fields: Value) -> Value {
     let end = format!("{DAY}T{:02}:30:00Z", hour);
     let times = json!({"startTime": format!("{DAY}T{hour:02}:00:00Z"), "endTime": end, "lastModifyTime": end});

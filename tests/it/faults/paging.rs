@@ -1,4 +1,4 @@
-//! Paged lists: foreign links, missing or inconsistent pages, wrong totals and shrunken lists.
+//! Paged lists: links to other origins, missing or inconsistent pages, wrong totals and shrunken lists.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -433,7 +433,7 @@ async fn shrunken_list_is_applied_if_confirmed() {
         let states = ["fresh", "stale", "failed", "forbidden", "unlicensed", "pending"];
         states.map(|name| number(text, &state("jobs", name))).iter().sum()
     };
-    // A scrape during the change may be inconsistent.
+    // During the change, the counts in a scrape may differ from its series.
     let text = exporter
         .wait_until("thirty customers are removed from series and counts", |text| {
             text.matches("elements_customer_info{").count() == 10 && customers(text) <= 10.0

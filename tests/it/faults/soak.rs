@@ -29,16 +29,15 @@ const WORLD_TICK: Duration = Duration::from_secs(60);
 /// Number of customers at startup.
 const CUSTOMERS: usize = 12;
 
-/// Maximum growth of the program's memory after every kind of fault has occurred. It allows for the memory of large
-/// bodies, which the allocator retains for each thread and releases later. At two hundred polls per second, a leak
-/// would exceed this limit within ten minutes.
+/// Maximum growth of the program's memory after the first third of the ticks. It allows for the memory of large
+/// bodies, which the allocator retains for each thread and releases later. At two hundred polls per second, a leak of
+/// half a kilobyte per poll would exceed this limit within ten minutes.
 const GROWTH_MIB: u64 = 48;
 
 /// Maximum number of tasks for idle connections to the partner and from scrapers.
 const CONNECTION_TASKS: usize = 24;
 
-/// Time in seconds for which values are served after the poll that returned them: shorter than the outages in a soak
-/// test, but longer than a cycle on a busy machine.
+/// The setting `stale_after` of all collectors, in seconds. It is longer than a cycle on a busy machine.
 const STALE_AFTER: f64 = 60.0;
 
 #[tokio::test]
@@ -189,7 +188,8 @@ fn fresh_config(base: &str, generation: &str) -> elements_exporter::config::Conf
     config(base, &[("ELEMENTS_API__VERSION", generation), OBJECTS])
 }
 
-/// Randomly removes or restores a customer. Returns true if one was restored, and false if one was removed.
+/// Randomly removes a customer, restores one, or changes nothing. Returns true if a customer was restored, false if one
+/// was removed, and `None` if nothing changed.
 fn change_customers(partner: &Handle, removed: &mut Vec<Customer>, rng: &mut Rng) -> Option<bool> {
     match rng.u8(..12) {
         0 => partner.with_world(|world| {

@@ -344,7 +344,7 @@ async fn failing_resource_does_not_affect_others() {
                 number(text, &state("jobs", "failed")) == 20.0
             })
             .await;
-        // From now on, all other polls must continue without a failure.
+        // From now on, all other polls must continue without failures other than timeouts.
         let others = ["customers", "protected", "licenses", "token"];
         let failed = |text: &str| -> f64 {
             let all = |endpoint| {

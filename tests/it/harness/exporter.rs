@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{client, eventually, every_second};
 
-/// An exporter that runs in this process, polls every second, and listens on its own socket.
+/// An exporter that runs in this process and listens on its own socket.
 pub struct Exporter {
     pub base: String,
     pub client: reqwest::Client,

@@ -1,5 +1,5 @@
-//! Prometheus, Alertmanager and their tools. Servers listen on a free port, and store data in the test's directory.
-//! Dropping a server kills it.
+//! Prometheus, Alertmanager and their tools. Each server listens on a free port, and stores data in the test's
+//! directory. Dropping a server kills it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -81,8 +81,8 @@ impl Server {
             format!("--storage.tsdb.path={}", directory.join("data").display()),
             "--storage.tsdb.retention.time=90d".to_owned(),
             "--web.enable-lifecycle".to_owned(),
-            // Alerts that were sent before Alertmanager was configured are sent again after this time, instead of after
-            // a minute.
+            // Alerts that fired before Prometheus discovered Alertmanager are sent again after this time, instead of
+            // after a minute.
             "--rules.alert.resend-delay=5s".to_owned(),
         ];
         Self::start(&tool("EXPORTER_TEST_PROMETHEUS", "prometheus"), directory, &arguments).await
@@ -111,7 +111,7 @@ impl Server {
         Self::start(&program, directory, &arguments).await
     }
 
-    /// Returns the data of an API response.
+    /// Returns the data of an API response. Warnings count as errors.
     pub async fn api(&self, path: &str, form: &[(&str, &str)]) -> Result<Value, String> {
         let request = self.client.post(format!("{}/api/v1/{path}", self.base)).form(form);
         let text = request.send().await.unwrap().text().await.unwrap();

@@ -215,7 +215,7 @@ impl Browser {
         self.call("Input.insertText", json!({"text": text}));
     }
 
-    /// Saves a screenshot in the directory given by `EXPORTER_TEST_SCREENSHOTS`, if it is set.
+    /// Saves a screenshot in the directory given by `EXPORTER_TEST_SCREENSHOTS`, if this variable is set.
     pub fn screenshot(&mut self, name: &str) {
         use base64::Engine as _;
         let Ok(directory) = std::env::var("EXPORTER_TEST_SCREENSHOTS") else {
