@@ -476,7 +476,7 @@ async fn unmatched_pattern_is_reported_with_the_nearest_name() {
     assert_eq!(json(&output)["patterns"][0]["result"], "matches nothing");
 }
 
-/// Runs the offline check, and asserts that it connects neither to the API and the token endpoint nor to a proxy.
+/// Runs the offline check, and asserts that it opens no connection to the API, the token endpoint or the proxy.
 fn offline(yaml: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("elements.yml");

@@ -1,6 +1,6 @@
 //! Customer lists: completeness, filters, missing names and tenants.
 //!
-//! The tests are in one long file, because they share the customer lists.
+//! The tests are in one long file, because they share the helpers for customer lists.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The commands in the documentation work. A test runs each command, unless [`NOT_RUN`] gives a reason why no test can
-//! run it. In that case, the test only checks that the files, flags and keys in the command exist.
+//! The commands in the documentation work. A test runs each command, unless [`NOT_RUN`] gives a reason not to. In that
+//! case, the test only checks that the files, flags and keys in the command exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,8 +22,8 @@ const NO_COMMANDS: [&str; 2] = [
     "promtool tsdb create-blocks-from --max-block-duration=700h openmetrics FILE DATA_DIRECTORY",
 ];
 
-/// Prefixes of commands that no test can run, with reasons. The tests still check the files, flags and keys
-/// in these commands.
+/// Prefixes of commands that the test does not run, with reasons. The test still checks the files, flags and keys in
+/// these commands.
 const NOT_RUN: [(&str, &str); 23] = [
     ("./tests/run", "runs this test"),
     (".ci/run", "runs this test"),
@@ -256,7 +256,7 @@ impl Sandbox {
         }
     }
 
-    /// Runs a command, or checks that [`NOT_RUN`] gives a reason why no test runs it.
+    /// Runs a command, or checks that [`NOT_RUN`] gives a reason not to.
     async fn run_or_check(&self, doc_command: &DocCommand) {
         let words = words(&doc_command.text);
         check_references(doc_command, &words);

@@ -297,7 +297,7 @@ async fn customer_without_the_service_is_not_an_error() {
     }
 }
 
-/// The simulated partner's incidents appear in the exposition and on the pages.
+/// Withdrawn consent and signs of ransomware appear in the exposition and on the pages.
 #[tokio::test]
 async fn withdrawn_consent_and_attack_are_exposed() {
     let settings = elements_exporter::simulator::Settings {

@@ -199,7 +199,7 @@ async fn front_page_starts_with_customers_and_refreshes() {
         browser.wait_until("document.body.innerText.includes('No customer with this id is known')");
         browser.go(&exporter.base);
 
-        // After the exporter has stopped, the open page reports that it is unreachable.
+        // After the exporter has stopped, the open page reports that the exporter is unreachable.
         drop(exporter);
         browser.wait_until("!document.getElementById('lost').hidden");
     });

@@ -1,6 +1,6 @@
 //! Reloads of the configuration. One test scrapes continuously during the reloads.
 //!
-//! The tests are in one long file, because they share the configuration and the partner.
+//! The tests are in one long file, because they share the helpers that configure and reload an exporter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Tests of the demo's history: its recorded series equal the results of the shipped rules for its samples, and panels
-//! have data for their whole range.
+//! Tests of the demo's history: most recorded series equal the results of the shipped rules for its samples, and panels
+//! have data for at least nine tenths of their range.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -65,7 +65,7 @@ const RECORDED: [&str; 23] = [
     "module_storage:elements_protected_size_bytes:sum",
 ];
 
-/// Recorded series whose samples cover several hours of the history.
+/// Recorded series whose samples cover several hours of the history. They are not compared with the rules.
 const SUMS: [&str; 6] = [
     "alert:elements_firing_seconds:sum1h",
     "customer_module:elements_job_last_backup_age_seconds:max1h",
@@ -75,7 +75,8 @@ const SUMS: [&str; 6] = [
     "module_status:elements_job_runs:increase10m",
 ];
 
-/// Recorded series that depend on the time of the latest poll, which cannot be inlined into their rules.
+/// Recorded series that depend on the time of the latest poll. [`check_series_of_polls`] checks them instead of the
+/// rules.
 const OF_POLLS: [&str; 9] = [
     "customer:elements_jobs_fresh:bool",
     "customer_module:elements_attention:rank",
@@ -303,7 +304,7 @@ async fn panels_about_the_past_have_data_over_their_range() {
     let prometheus = Server::prometheus(directory.path(), "global: {}\n").await;
     let mut problems = Vec::new();
     let mut checked = 0;
-    // The history contains no metrics about the exporter.
+    // The history lacks most of the metrics on the Exporter dashboard.
     for dashboard in dashboards::all()
         .iter()
         .filter(|dashboard| !dashboard.file.contains("exporter"))

@@ -507,8 +507,8 @@ async fn panels_are_green_or_red_only_with_a_reason() {
     let read = live.named(FLEET, "Data", "oldest data").await;
     assert_eq!(read.colour, "green");
 
-    // While the exporter is down, its alert comes first. The panels display the last known
-    // failures, and zeros are not green.
+    // While the exporter is down, its alert comes first. The panels display the last known failures, and zeros are not
+    // green.
     let data = down.named(FLEET, "Data", "Data").await;
     assert_eq!((data.text.as_str(), data.colour.as_str()), ("EXPORTER DOWN", "red"));
     let api = down.named(FLEET, "Data", "API").await;
@@ -593,8 +593,8 @@ async fn panels_are_green_or_red_only_with_a_reason() {
         assert_eq!(live.named(FLEET, "Critical alerts", of).await.colour, "green");
     }
 
-    // After three evaluations of one rule group, Prometheus may not have evaluated the alerts of other groups yet. After
-    // a restart, Prometheus writes alerts as pending at first.
+    // After three evaluations of one rule group, Prometheus may not have evaluated the alerts of other groups yet.
+    // After a restart, Prometheus writes alerts as pending at first.
     for evaluation in [&new_rules, &restarted] {
         let data = evaluation.named(FLEET, "Data", "Data").await;
         assert_eq!((data.text.as_str(), data.colour.as_str()), ("live", "green"));

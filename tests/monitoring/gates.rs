@@ -20,7 +20,7 @@ const ALERTMANAGER_EXAMPLES: [&str; 2] = [
     "deploy/alertmanager/alertmanager-large.yml",
 ];
 
-/// Grafana's built-in variables.
+/// Grafana's built-in variables that dashboards may use.
 const GLOBAL_VARIABLES: &[&str] = &[
     "__rate_interval",
     "__range",

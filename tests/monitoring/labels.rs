@@ -16,7 +16,7 @@ type Names = BTreeSet<String>;
 /// Labels that Prometheus adds to every scraped series.
 const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 
-/// Series that Prometheus creates for every scrape.
+/// Series that Prometheus adds for every scrape. Other such series are not used.
 const SCRAPE_SERIES: [&str; 2] = ["up", "scrape_duration_seconds"];
 
 /// Series that dashboards select by labels that the series lack. The selectors match only while the variables for these

@@ -1,6 +1,6 @@
 //! Tokens that cannot be fetched, have expired, or are rejected.
 //!
-//! The tests are in one long file, because they share the token endpoints.
+//! The tests are in one long file, because they share the helpers for tokens and certificates.
 
 use std::collections::BTreeSet;
 use std::fs;

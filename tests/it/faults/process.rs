@@ -1,6 +1,6 @@
 //! Panics, shutdowns, the state file, startup errors, reloads and log output.
 //!
-//! The tests are in one long file, because they share the poll loop and the state files.
+//! The tests are in one long file, because they share the helpers for poll loops and state files.
 
 use std::collections::HashSet;
 use std::fs;
