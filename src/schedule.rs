@@ -282,7 +282,9 @@ impl Scheduler {
     }
 
     fn start(&mut self, due: Due) {
-        self.begin_cycle(due.collector);
+        if !self.is_bulk_retry(&due) {
+            self.begin_cycle(due.collector);
+        }
         let mut context = self.context(match &due.target {
             Target::Partner => Arc::from(""),
             Target::Customer(id) => self.store.organization(id),

@@ -169,7 +169,7 @@ impl RateLimiter {
         }
     }
 
-    /// Returns the request rate limit per second, ignoring pauses.
+    /// Returns the request rate limit in requests per second, ignoring pauses.
     pub fn rate(&self) -> f64 {
         self.rate.per_second()
     }

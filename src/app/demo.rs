@@ -26,7 +26,7 @@ use state::PreparedState;
 const SECRET_LIFETIME: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// Seconds between two polls of a target, by collector. The intervals are short, because a demo usually runs for only a
-/// few minutes. If the polls do not fit [`LIMITS`], all intervals are multiplied by the same factor.
+/// few minutes. If the polls would exceed [`LIMITS`], all intervals are multiplied by the same factor.
 const INTERVALS: &[(&str, u32)] = &[
     ("customers", 10),
     ("jobs", 5),
@@ -171,7 +171,7 @@ fn subtitle(options: &args::Simulator) -> String {
     format!("A demo with {customers}, at {times}normal speed. Nothing here is real.")
 }
 
-/// Returns each collector's poll interval in seconds, for a number of customers.
+/// Returns each collector's poll interval in seconds, given the number of customers.
 fn intervals(customers: usize) -> Vec<(&'static str, u64)> {
     let mut costs = budget::typical_costs(customers, PROFILES_PER_CUSTOMER);
     costs.extend(budget::optional_costs(customers));

@@ -32,7 +32,7 @@ impl Collector for AppConsent {
     const IS_OPTIONAL: bool = true;
     const PRICE: Price = Price {
         requests: 2.0,
-        description: "1 per tenant for each of its products",
+        description: "1 per tenant and configured product",
         ..Price::ONE
     };
     const SCOPE_V3: &'static str = v3::scope::CUSTOMERS;

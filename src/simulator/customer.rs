@@ -46,7 +46,7 @@ pub struct Tenant {
     pub id: String,
     /// The tenant's domain.
     pub name: String,
-    /// Data other than backups.
+    /// The tenant's seats, users, consent, signs of ransomware and baselines.
     pub services: Services,
 }
 

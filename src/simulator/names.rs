@@ -149,7 +149,7 @@ pub(crate) const COUNTRIES: &[&str] = &[
     "Australia",
 ];
 
-/// Returns the name of the organization with this index: unusual names first, then numbered names.
+/// Returns the name of the organization with this index: first the listed names, then numbered names.
 pub(crate) fn hostile_organization(index: usize) -> String {
     match ORGANIZATIONS.get(index) {
         Some(name) => (*name).to_owned(),

@@ -86,7 +86,7 @@ pub(super) enum Attempt {
 /// The error of the latest poll of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
-    /// The endpoint, and the error with its causes, without secrets and URLs. Long texts are truncated. Targets that
+    /// The endpoint, and the error with its causes, without secrets or URLs. Long texts are truncated. Targets that
     /// fail one after another with the same error share the text.
     pub text: Arc<str>,
     /// End of the poll.

@@ -74,7 +74,7 @@ enum Line {
         collector: String,
         customer: CustomerId,
         good_at: Timestamp,
-        /// Time from which the age of held rows counts. Older files lack this field.
+        /// Time from which the age of held rows is measured. Older files lack this field.
         #[serde(default)]
         held_at: Option<Timestamp>,
         record: Box<RawValue>,

@@ -55,7 +55,7 @@ impl Rate {
         on_curve.clamp(self.floor(), self.ceiling)
     }
 
-    /// Reports a successful request, and increases the rate. Each success moves the rate along the curve by the
+    /// Records a successful request, and increases the rate. Each success moves the rate along the curve by the
     /// interval between two requests at the current rate. The rate therefore hardly grows while few requests are sent.
     /// This step is never longer than the time since the previous success, so simultaneous successes increase the rate
     /// once.
@@ -65,7 +65,7 @@ impl Rate {
         self.credited_at = self.credited_at.max(now);
     }
 
-    /// Reports that the host throttled a request, and decreases the rate.
+    /// Records that the host throttled a request, and decreases the rate.
     pub(super) fn decrease(&mut self, now: Duration) {
         let rate = self.per_second();
         self.reduced = (rate * THROTTLE_FACTOR).max(self.floor());
@@ -74,7 +74,7 @@ impl Rate {
         self.begin_recovery(now);
     }
 
-    /// Reports that the host recovered from an outage, and decreases the rate. The last limit is kept, up to the
+    /// Records that the host recovered from an outage, and decreases the rate. The last limit is kept, up to the
     /// ceiling, because an outage says nothing about the limit.
     pub(super) fn restart(&mut self, now: Duration) {
         let rate = self.per_second();

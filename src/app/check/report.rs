@@ -12,7 +12,7 @@ use crate::domain::{CustomerId, counted, log_safe};
 const GRANT: &str = "To grant a permission: in Elements, open Settings > API app registration, edit the app, add the \
                      permission and save. The permission takes effect within minutes.";
 
-/// Maximum number of customers in a list of the text report. The JSON report contains all of them.
+/// Maximum number of customers listed in the text report. The JSON report contains all of them.
 const LISTED_CUSTOMERS: usize = 100;
 
 /// Outcome of a check.

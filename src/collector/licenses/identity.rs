@@ -1,6 +1,6 @@
 //! Identity of subscriptions: the label that distinguishes the subscriptions of one service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Identity, Product};
 
@@ -11,12 +11,22 @@ const MAX_MATCHED: usize = 64;
 /// Removes duplicate subscriptions, and returns how many were removed.
 pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     let before = products.len();
-    products.sort_by_cached_key(|product| {
-        let values = (product.expiration, product.contract_end, product.purchased_seats);
-        // Subscriptions are equal only if all other fields are, too.
-        (product.identity.clone(), values, format!("{product:?}"))
+    // The sort is stable, so that subscriptions with the same values stay in the order of the response.
+    products.sort_by(|one, other| {
+        let key = |product: &Product| (product.expiration, product.contract_end, product.purchased_seats);
+        (&one.identity, key(one)).cmp(&(&other.identity, key(other)))
     });
-    products.dedup();
+    let mut seen = HashSet::new();
+    let mut previous = None;
+    products.retain(|product| {
+        let values = (product.expiration, product.contract_end, product.purchased_seats);
+        let group = (product.identity.digest(), values);
+        if previous.as_ref() != Some(&group) {
+            seen.clear();
+            previous = Some(group);
+        }
+        seen.insert(format!("{product:?}"))
+    });
     u64::try_from(before - products.len()).unwrap_or(u64::MAX)
 }
 

@@ -1,4 +1,4 @@
-//! The status of a run.
+//! The status of runs and scans.
 
 use serde::{Deserialize, Serialize};
 

@@ -238,7 +238,7 @@ impl CustomerGenerator<'_> {
         }
     }
 
-    /// Returns how long runs wait and how long they take, in uncompressed seconds. The busiest customer's
+    /// Returns how long runs wait and how long they take, in seconds before division by the speed. The busiest customer's
     /// Microsoft 365 runs are queued for hours.
     fn timing(&self, job_type: u16, scheduled: u32, rng: &mut SeededRng) -> (u32, u32) {
         let mut between = |low: u32, high: u32| u32::try_from(rng.seconds(low, high)).unwrap_or(low);
