@@ -282,9 +282,7 @@ impl Scheduler {
     }
 
     fn start(&mut self, due: Due) {
-        if !self.is_bulk_retry(&due) {
-            self.begin_cycle(due.collector);
-        }
+        self.begin_cycle(&due);
         let mut context = self.context(match &due.target {
             Target::Partner => Arc::from(""),
             Target::Customer(id) => self.store.organization(id),

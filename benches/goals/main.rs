@@ -64,9 +64,7 @@ fn main() {
         // Processes started by the benchmarks above.
         ["serve", which] => server::serve(which),
         ["stub", customers, latency] => stub::serve(customers.parse().unwrap(), latency.parse().unwrap()),
-        ["bare", address, concurrency] => {
-            bare::run(address, concurrency.parse().unwrap());
-        }
+        ["bare", address, concurrency] => bare::run(address, concurrency.parse().unwrap()),
         ["scraper", address, path, times] => {
             client::scrape_repeatedly(address.parse().unwrap(), path, times.parse().unwrap())
         }

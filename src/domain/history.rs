@@ -322,12 +322,12 @@ impl History {
     fn evict(&mut self, listed: &RunIndex) {
         self.recent.sort_by_key(|run| std::cmp::Reverse(run.rank));
         let mut unlisted = 0;
-        let (recent, evicted): (Vec<_>, Vec<_>) = std::mem::take(&mut self.recent).into_iter().partition(|run| {
+        let is_evicted = |run: &mut CompletedRun| {
             let is_listed = listed.find(run.key, run.rank.start).is_some();
             unlisted += usize::from(!is_listed);
-            is_listed || unlisted <= RECENT_RUNS
-        });
-        self.recent = recent;
+            !is_listed && unlisted > RECENT_RUNS
+        };
+        let evicted: Vec<_> = self.recent.extract_if(.., is_evicted).collect();
         // Oldest first, so that a restore point resets the count of the failures before it.
         for run in evicted.iter().rev() {
             self.evicted.add(run);

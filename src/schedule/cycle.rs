@@ -23,13 +23,14 @@ impl Cycle {
 }
 
 impl Scheduler {
-    /// Begins a cycle over all targets, unless one is in progress. Retries of a forbidden bulk list do not belong to a
-    /// cycle.
-    pub(super) fn begin_cycle(&mut self, collector: CollectorId) {
-        let is_bulk = !self.fetches_per_customer(collector);
-        let cycle = self.cycles.get_mut(collector);
-        if cycle.since.is_none() {
-            let targets = self.queue.targets(collector);
+    /// Begins a cycle over all targets when a poll starts, unless a cycle is in progress. Retries of a forbidden bulk
+    /// list do not belong to a cycle.
+    pub(super) fn begin_cycle(&mut self, due: &Due) {
+        let is_bulk = !self.fetches_per_customer(due.collector);
+        let is_part = !self.is_bulk_retry(due);
+        let cycle = self.cycles.get_mut(due.collector);
+        if is_part && cycle.since.is_none() {
+            let targets = self.queue.targets(due.collector);
             let targets = targets.filter(|target| (**target == Target::Partner) == is_bulk);
             cycle.since = Some(self.clocks.now());
             cycle.remaining = targets.cloned().collect();

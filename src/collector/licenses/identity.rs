@@ -11,22 +11,20 @@ const MAX_MATCHED: usize = 64;
 /// Removes duplicate subscriptions, and returns how many were removed.
 pub(super) fn merge_identical(products: &mut Vec<Product>) -> u64 {
     let before = products.len();
-    // The sort is stable, so that subscriptions with the same values stay in the order of the response.
-    products.sort_by(|one, other| {
-        let key = |product: &Product| (product.expiration, product.contract_end, product.purchased_seats);
-        (&one.identity, key(one)).cmp(&(&other.identity, key(other)))
-    });
-    let mut seen = HashSet::new();
-    let mut previous = None;
-    products.retain(|product| {
-        let values = (product.expiration, product.contract_end, product.purchased_seats);
-        let group = (product.identity.digest(), values);
-        if previous.as_ref() != Some(&group) {
-            seen.clear();
-            previous = Some(group);
-        }
-        seen.insert(format!("{product:?}"))
-    });
+    let key = |product: &Product| (product.expiration, product.contract_end, product.purchased_seats);
+    // The sort is stable, so that similar subscriptions stay in the order of the response.
+    products.sort_by(|one, other| (&one.identity, key(one)).cmp(&(&other.identity, key(other))));
+    let similar = products.chunk_by(|one, other| one.identity == other.identity && key(one) == key(other));
+    let is_first: Vec<bool> = similar
+        .flat_map(|group| {
+            let mut seen = HashSet::new();
+            group
+                .iter()
+                .map(move |product| group.len() == 1 || seen.insert(format!("{product:?}")))
+        })
+        .collect();
+    let mut is_first = is_first.into_iter();
+    products.retain(|_| is_first.next().unwrap_or(true));
     u64::try_from(before - products.len()).unwrap_or(u64::MAX)
 }
 
@@ -126,5 +124,27 @@ impl Identity {
             hasher.update(&[0]);
         }
         format!("{:08x}", hasher.finalize())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn product(units: u64) -> Product {
+        let identity = json!({
+            "service": "Cloud Backup", "subscription_model": "", "storage": "", "retention": "", "source": "",
+            "payment_type": "", "subscription_name": "", "package": "",
+        });
+        serde_json::from_value(json!({"license": "", "identity": identity, "purchased_units": units})).unwrap()
+    }
+
+    #[test]
+    fn duplicates_are_removed_and_the_order_is_kept() {
+        let mut products = [20, 100, 20, 3, 100].map(product).to_vec();
+        assert_eq!(merge_identical(&mut products), 2);
+        assert_eq!(products, [20, 100, 3].map(product));
     }
 }

@@ -14,7 +14,7 @@ use ring::digest;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use super::settings::WebSettings;
+use super::settings::{Tls, WebSettings};
 use super::tls::{self, Pem};
 use super::users::{AuthResult, CheckSlots, Users};
 use super::{Error, read_text};
@@ -46,11 +46,11 @@ struct GuardState {
 /// A web configuration that is ready to use.
 pub(in crate::http) struct ActiveConfig {
     pub(in crate::http) tls: Option<TlsAcceptor>,
-    needs_client_certificate: bool,
     /// Whether the handshake verifies a certificate from every client.
     pub(in crate::http) verifies_clients: bool,
-    limits_client_names: bool,
     users: Users,
+    /// Protections that a change must not remove, each with whether it is active.
+    protections: [(&'static str, bool); 5],
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Digest of all files.
     digest: [u8; 32],
@@ -208,11 +208,21 @@ impl ActiveConfig {
             (Some(tls), Some(pem)) => Some(Arc::new(tls::server_config(tls, pem)?)),
             _ => None,
         };
+        let has = |protection: fn(&Tls) -> bool| settings.tls.as_ref().is_some_and(protection);
+        let verifies_clients = has(|tls| tls.client_auth.verifies_all());
         Ok(Self {
             tls: tls.map(TlsAcceptor::from),
-            verifies_clients: settings.tls.as_ref().is_some_and(|tls| tls.client_auth.verifies_all()),
-            limits_client_names: settings.tls.as_ref().is_some_and(|tls| !tls.client_names.is_empty()),
-            needs_client_certificate: settings.tls.as_ref().is_some_and(|tls| tls.client_auth.is_mandatory()),
+            verifies_clients,
+            protections: [
+                ("tls_server_config", settings.tls.is_some()),
+                (
+                    "a mandatory client_auth_type",
+                    has(|tls| tls.client_auth.is_mandatory()),
+                ),
+                ("the verification of client certificates", verifies_clients),
+                ("client_allowed_sans", has(|tls| !tls.client_names.is_empty())),
+                ("basic_auth_users", !settings.users.is_empty()),
+            ],
             users: Users::new(&settings.users, slots)?,
             headers: settings.headers.clone(),
             digest: files.digest(),
@@ -221,20 +231,9 @@ impl ActiveConfig {
 
     /// Returns a protection that this configuration has and `other` lacks, if any.
     fn protection_missing_in(&self, other: &Self) -> Option<&'static str> {
-        let lost = |mine: bool, theirs: bool| mine && !theirs;
-        if lost(self.tls.is_some(), other.tls.is_some()) {
-            Some("tls_server_config")
-        } else if lost(self.needs_client_certificate, other.needs_client_certificate) {
-            Some("a mandatory client_auth_type")
-        } else if lost(self.verifies_clients, other.verifies_clients) {
-            Some("the verification of client certificates")
-        } else if lost(self.limits_client_names, other.limits_client_names) {
-            Some("client_allowed_sans")
-        } else if lost(!self.users.is_empty(), !other.users.is_empty()) {
-            Some("basic_auth_users")
-        } else {
-            None
-        }
+        let mut pairs = self.protections.iter().zip(&other.protections);
+        let lost = pairs.find(|((_, before), (_, after))| *before && !after);
+        lost.map(|((name, _), _)| *name)
     }
 }
 
