@@ -1,13 +1,11 @@
 //! `check`: tests DNS, TLS, proxy, clock skew and each permission, polls every enabled collector once, reports invalid
 //! values, and estimates whether the intervals fit the limits.
-//!
-//! The steps that use the API share this file, because each uses the results of earlier steps and adds to the same
-//! report.
 
 mod advice;
 mod hosts;
 mod observer;
 mod offline;
+mod patterns;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -21,18 +19,19 @@ use super::budget::{Budget, Cost, RequestLimits};
 use super::client::{ClientSource, authorities, scopes};
 use super::reload::read_attributes;
 use super::saver::check_state_file;
-use super::{Error, schedule_config, unmatched_exclusions};
+use super::{Error, schedule_config};
 use crate::api::{self, Api, Failure, Observer, auth, v1, v3};
 use crate::collector::{
     CollectorId, Context, Customer, PerCollector, Plan, PollOutput, Record, RecordSource, RenderedRecord, Target,
     TargetKind, UNLICENSED_RECHECK, ids,
 };
 use crate::config::{Config, ProxyUrl};
-use crate::domain::{self, CustomerId, KnownNames, Timestamp, UnmatchedPattern, counted};
+use crate::domain::{CustomerId, KnownNames, Timestamp, counted};
 use crate::schedule::ScheduleConfig;
 use advice::{error_text, explain, remedy};
 use observer::{CheckObserver, within};
 pub use offline::check_offline;
+use patterns::{exclusions_without_match, patterns_without_match};
 pub use report::Report;
 use report::{Finding, NamedCustomer, Outcome, UnusualValue};
 
@@ -489,27 +488,4 @@ impl Check<'_> {
 
 fn finding(collector: CollectorId, result: CollectorResult, detail: impl Into<String>) -> Finding {
     Finding::new(collector.name(), result.outcome(), result.as_str(), detail.into())
-}
-
-/// Returns a finding for each pattern in `metrics.exclude` that matches no metric.
-fn exclusions_without_match(config: &Config) -> impl Iterator<Item = Finding> {
-    unmatched_exclusions(config).map(|pattern| {
-        let detail = format!("{:?} matches no metric", domain::log_safe(pattern));
-        Finding::new("metrics.exclude", Outcome::Failed, "matches nothing", detail)
-    })
-}
-
-/// Returns the patterns that match none of these names, except patterns for backup scopes.
-fn patterns_without_match(names: &KnownNames, config: &Config) -> impl Iterator<Item = (UnmatchedPattern, Finding)> {
-    let now = Timestamp::from(SystemTime::now());
-    let unmatched = names
-        .unmatched(&config.customers, &config.rpo.overrides, now)
-        .into_iter();
-    unmatched.filter(|unmatched| !unmatched.is_scope()).map(|unmatched| {
-        let nearest = names.nearest(&unmatched).map(domain::log_safe);
-        let nearest = nearest.map_or_else(|| "no similar name".to_owned(), |name| format!("nearest: {name:?}"));
-        let detail = format!("{:?} matches {}; {nearest}", unmatched.pattern, unmatched.what());
-        let finding = Finding::new(unmatched.key.clone(), Outcome::Failed, "matches nothing", detail);
-        (unmatched, finding)
-    })
 }

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::CheckObserver;
 use super::hosts::expiry_finding;
+use super::patterns::{exclusions_without_match, patterns_without_match};
 use super::report::{Finding, Outcome, Report};
-use super::{CheckObserver, exclusions_without_match, patterns_without_match};
 use crate::api::Observer;
 use crate::app::Error;
 use crate::app::client::{ClientSource, authorities};
