@@ -135,6 +135,10 @@ mod tests {
         assert_eq!(accepted("application/openmetrics-text;q=0"), Format::Text);
         assert_eq!(accepted("application/openmetrics-text;version=2.0.0"), Format::Text);
         assert_eq!(accepted("application/openmetrics-text;q=invalid,;;=,"), Format::Text);
+        assert_eq!(
+            accepted("application/openmetrics-text, text/plain;q=nan"),
+            Format::OpenMetrics
+        );
     }
 
     #[test]

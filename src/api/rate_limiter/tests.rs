@@ -254,6 +254,16 @@ fn reload_keeps_pause_and_adapted_rate() {
 }
 
 #[test]
+fn reload_during_a_probe_allows_another_probe() {
+    let mut before = limiter(1000.0, 8);
+    fail_five_customers(&mut before, at(0.0));
+    assert_eq!(before.try_acquire(at(10.0), any()), Admission::Admitted);
+    assert!(matches!(before.try_acquire(at(10.0), any()), Admission::Rejected(_)));
+    let mut after = before.with_limits(before.limits);
+    assert_eq!(after.try_acquire(at(10.0), any()), Admission::Admitted);
+}
+
+#[test]
 fn pause_without_a_throttle_keeps_the_rate() {
     let mut limiter = limiter(10.0, 8);
     limiter.pause(at(1.0), at(30.0));

@@ -103,3 +103,27 @@ impl CollectorSettings {
         filters
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(job_modules: &[u16]) -> CollectorSettings {
+        CollectorSettings {
+            job_modules: job_modules.to_vec(),
+            ..CollectorSettings::default()
+        }
+    }
+
+    #[test]
+    fn v1_fetches_the_whole_list_if_the_type_of_a_module_is_unknown() {
+        assert_eq!(settings(&[303]).v1_pairs().len(), 1);
+        assert!(settings(&[303, 399]).v1_pairs().is_empty());
+    }
+
+    #[test]
+    fn unlisted_module_is_selected_by_its_number() {
+        assert!(settings(&[399]).selects("Microsoft 365", "unknown_399"));
+        assert!(!settings(&[399]).selects("Microsoft 365", "Exchange Online"));
+    }
+}
