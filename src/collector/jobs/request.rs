@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn v1_fetches_the_whole_list_if_the_type_of_a_module_is_unknown() {
+    fn v1_fetches_the_whole_list_for_a_module_of_unknown_type() {
         assert_eq!(settings(&[303]).v1_pairs().len(), 1);
         assert!(settings(&[303, 399]).v1_pairs().is_empty());
     }
