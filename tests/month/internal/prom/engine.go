@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -34,7 +35,7 @@ const (
 	offset = 2 * time.Second
 )
 
-// Notify handles the alerts that a group sends.
+// Notify handles the alerts that a rule sends. Calls do not overlap.
 type Notify func(at time.Time, alerts []*rules.Alert)
 
 // Engine evaluates rules.
@@ -69,7 +70,7 @@ func NewEngine(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{store: newStore(db), readByRules: map[string]bool{}, step: o.Step}
-	e.queries = &queries{parsed: map[string]*parsedQuery{}, Engine: promql.NewEngine(promql.EngineOpts{
+	e.queries = &queries{Engine: promql.NewEngine(promql.EngineOpts{
 		MaxSamples: maxSamples, Timeout: evaluationTimeout, LookbackDelta: lookback, EnableNegativeOffset: true,
 	})}
 	set, err := loadRules(o.Files)
@@ -80,11 +81,12 @@ func NewEngine(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	var notifying sync.Mutex
 	external := &url.URL{Scheme: "http", Host: "prometheus.example"}
 	manager := rules.NewManager(&rules.ManagerOptions{
 		ExternalURL: external, QueryFunc: rules.EngineQueryFunc(e.queries, e.store), Context: context.Background(),
 		Appendable: e.store, Queryable: e.store, OutageTolerance: time.Hour, ForGracePeriod: 10 * time.Minute, ResendDelay: time.Minute,
-		RuleDependencyController: loader{}, GroupLoader: loader{},
+		RuleDependencyController: loader{}, GroupLoader: loader{}, RuleConcurrencyController: newConcurrency(),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		NotifyFunc: func(ctx context.Context, _ string, alerts ...*rules.Alert) {
 			at, ok := ctx.Value(timestampKey{}).(time.Time)
@@ -92,6 +94,8 @@ func NewEngine(o Options) (*Engine, error) {
 				for _, a := range alerts { // each alert is a copy for this notification
 					a.Labels = set.restore(a.Labels)
 				}
+				notifying.Lock()
+				defer notifying.Unlock()
 				o.Notify(at, alerts)
 			}
 		},
@@ -154,7 +158,7 @@ func compareGroups(a, b *rules.Group) int {
 	return cmp.Or(onlyAlerts(a)-onlyAlerts(b), strings.Compare(a.Name(), b.Name()))
 }
 
-// Evaluate runs the groups that are due one after the other, so that a core remains free for the exporter.
+// Evaluate runs the groups that are due one after the other.
 func (e *Engine) Evaluate(now time.Time) {
 	at := now
 	for _, g := range e.groups {

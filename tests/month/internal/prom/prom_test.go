@@ -156,3 +156,40 @@ func TestLaterSampleOfAnotherGroupDoesNotHideScrape(t *testing.T) {
 		t.Errorf("%v %v", found, err)
 	}
 }
+
+func TestRulesOvertakeOnlyRulesThatDoNotConcernThem(t *testing.T) {
+	const text = `
+groups:
+  - name: g
+    rules:
+      - {record: "a", expr: "x"}
+      - {record: "b", expr: "a"}
+      - {record: "c", expr: "z"}
+      - {record: "d", expr: "z"}
+      - {record: "c", expr: "y"}
+      - {record: "y", expr: "w"}
+      - {record: "e", expr: "e + q"}
+      - {record: "f", expr: "{job=\"j\"}"}
+      - {alert: A, expr: "v > 1"}
+      - {alert: B, expr: "v > 2 unless ALERTS{alertname=\"A\"}"}
+      - {alert: C, expr: "v > 3 unless ALERTS{alertname=\"D\"}"}
+`
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	manager := rules.NewManager(&rules.ManagerOptions{Context: t.Context(), GroupLoader: loader{}, RuleDependencyController: loader{}})
+	groups, errs := manager.LoadGroups(time.Minute, labels.EmptyLabels(), "", nil, false, file)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	for _, g := range groups {
+		got := newConcurrency().SplitGroupIntoBatches(t.Context(), g)
+		// f selects any name, so no rule overtakes it, not even an alert, which writes a series that f can select. c is recorded
+		// twice, and the second rule reads the previous y.
+		want := []rules.ConcurrentRules{{0, 2, 6}, {1, 3, 4}, {5}, {7}, {8, 10}, {9}}
+		if !slices.EqualFunc(got, want, func(a, b rules.ConcurrentRules) bool { return slices.Equal(a, b) }) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+}

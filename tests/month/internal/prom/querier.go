@@ -85,8 +85,11 @@ func (q *querier) Select(ctx context.Context, sorted bool, h *storage.SelectHint
 
 func (s *store) newestSamples(name string, ofRange bool, h *storage.SelectHints, ms []*labels.Matcher) *newestSet {
 	set := &newestSet{at: -1}
+	f := s.family(name)
+	f.RLock()
+	defer f.RUnlock()
 next:
-	for _, one := range s.byName[name] {
+	for _, one := range f.series {
 		t, v := one.t, one.v
 		if ofRange {
 			t, v = one.liveT, one.liveV

@@ -61,7 +61,7 @@ func (r *logReader) line(line string) error {
 		}
 		one := &logged{}
 		if r.engine.readByRules[parsed.Get(labels.MetricName)] {
-			one.series = r.engine.store.series(parsed)
+			one.series = r.engine.series(parsed)
 		}
 		r.byID = append(r.byID, one)
 	case "-":
@@ -155,5 +155,10 @@ func (r *logReader) step() error {
 }
 
 func (e *Engine) up(job, instance string) *series {
-	return e.store.series(labels.FromStrings(labels.MetricName, "up", "job", job, "instance", instance))
+	return e.series(labels.FromStrings(labels.MetricName, "up", "job", job, "instance", instance))
+}
+
+// series returns the series with the given labels. It must not be called while rules are evaluated.
+func (e *Engine) series(l labels.Labels) *series {
+	return e.store.series(e.store.family(l.Get(labels.MetricName)), l)
 }

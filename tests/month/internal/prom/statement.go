@@ -2,6 +2,7 @@ package prom
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -49,20 +50,20 @@ func (loader) Parse(query string) (parser.Expr, error) {
 	return &statement{Expr: expr, text: expr.String()}, nil
 }
 
-// AnalyseRules implements rules.RuleDependencyController. Dependencies do not matter, because rules are evaluated one
-// after the other.
+// AnalyseRules implements rules.RuleDependencyController. The batches in concurrency contain the dependencies.
 func (loader) AnalyseRules([]rules.Rule) {}
 
 // queries is a promql.QueryEngine that parses each query only once. A query must have been executed before the next one
-// is created.
+// with the same text is created.
 type queries struct {
 	*promql.Engine
-	parsed map[string]*parsedQuery
+	parsed sync.Map // of *parsedQuery, by text
 }
 
 // NewInstantQuery implements promql.QueryEngine.
 func (q *queries) NewInstantQuery(ctx context.Context, source storage.Queryable, opts promql.QueryOpts, text string, at time.Time) (promql.Query, error) {
-	if parsed, ok := q.parsed[text]; ok {
+	if found, ok := q.parsed.Load(text); ok {
+		parsed := found.(*parsedQuery)
 		parsed.reset(at)
 		return parsed, nil
 	}
@@ -77,7 +78,7 @@ func (q *queries) NewInstantQuery(ctx context.Context, source storage.Queryable,
 		}
 		return nil
 	})
-	q.parsed[text] = parsed
+	q.parsed.Store(text, parsed)
 	return parsed, nil
 }
 

@@ -2,6 +2,7 @@ package prom
 
 import (
 	"context"
+	"sync"
 
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
@@ -25,11 +26,17 @@ type series struct {
 	ranged bool
 }
 
+// family is all series of one name.
+type family struct {
+	sync.RWMutex // held while rules read or write the series, because they can be evaluated concurrently
+	series       map[uint64]*series
+}
+
 // store contains the series that rules read or write.
 type store struct {
-	byName map[string]map[uint64]*series
-	ranged map[string]bool // names of series that the TSDB must contain
-	db     *tsdb.DB
+	families sync.Map        // of *family, by name
+	ranged   map[string]bool // names of series that the TSDB must contain
+	db       *tsdb.DB
 	// newest is the time of the latest scrape. Results of rules do not advance it: groups write at different times, so a
 	// query from an earlier group would seem to be in the past.
 	newest int64
@@ -39,20 +46,25 @@ type store struct {
 func (s *store) advance(now int64) { s.newest = max(s.newest, now) }
 
 func newStore(db *tsdb.DB) *store {
-	return &store{db: db, byName: map[string]map[uint64]*series{}, ranged: map[string]bool{}}
+	return &store{db: db, ranged: map[string]bool{}}
 }
 
-func (s *store) series(l labels.Labels) *series {
-	name, hash := l.Get(labels.MetricName), l.Hash()
-	family := s.byName[name]
-	if family == nil {
-		family = map[uint64]*series{}
-		s.byName[name] = family
+func (s *store) family(name string) *family {
+	found, ok := s.families.Load(name)
+	if !ok {
+		found, _ = s.families.LoadOrStore(name, &family{series: map[uint64]*series{}})
 	}
-	found := family[hash]
+	return found.(*family)
+}
+
+// series returns the series with the given labels, whose family the caller has locked if rules are being evaluated.
+func (s *store) series(f *family, l labels.Labels) *series {
+	hash := l.Hash()
+	found := f.series[hash]
 	if found == nil {
+		name := l.Get(labels.MetricName)
 		found = &series{labels: l, t: longAgo, liveT: longAgo, ranged: s.ranged[name] || s.ranged[""]}
-		family[hash] = found
+		f.series[hash] = found
 	}
 	return found
 }
@@ -67,6 +79,7 @@ type appender struct {
 	db    storage.Appender
 }
 
+// put appends a sample to a series, whose family the caller has locked if rules are being evaluated.
 func (a *appender) put(s *series, t int64, v float64) error {
 	if s.ranged {
 		ref, err := a.db.Append(s.ref, s.labels, t, v)
@@ -86,7 +99,10 @@ func (a *appender) put(s *series, t int64, v float64) error {
 
 // Append implements storage.Appender.
 func (a *appender) Append(_ storage.SeriesRef, l labels.Labels, t int64, v float64) (storage.SeriesRef, error) {
-	return 0, a.put(a.store.series(l), t, v)
+	f := a.store.family(l.Get(labels.MetricName))
+	f.Lock()
+	defer f.Unlock()
+	return 0, a.put(a.store.series(f, l), t, v)
 }
 
 // Commit implements storage.Appender.
