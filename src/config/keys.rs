@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::ValueFormat;
-use crate::collector;
+use crate::collector::{self, CollectorDescriptor, CollectorId};
 use crate::domain::DEFAULT_BACKUP_SERVICES;
 
 /// Prefix of the environment variables.
@@ -74,7 +74,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         let path = |key: &str| leak(format!("collectors.{}.{key}", descriptor.name));
         let default = leak(humantime::format_duration(descriptor.interval).to_string());
         [
-            enabled(path("enabled"), !descriptor.is_optional),
+            enabled(path("enabled"), descriptor),
             interval(path("interval"), default),
             stale_after(path("stale_after")),
         ]
@@ -398,11 +398,13 @@ const fn secret(path: &'static str, description: &'static str) -> Key {
     }
 }
 
-const fn enabled(path: &'static str, by_default: bool) -> Key {
-    let (default, description) = if by_default {
-        ("true", "Whether the collector runs.")
-    } else {
+fn enabled(path: &'static str, descriptor: &CollectorDescriptor) -> Key {
+    let (default, description) = if descriptor.is_optional {
         ("false", "Whether the collector runs; requires API v3.")
+    } else if descriptor.name == CollectorId::CUSTOMERS.name() {
+        ("true", "Must be `true`: every other collector needs the customers.")
+    } else {
+        ("true", "Whether the collector runs.")
     };
     key(path, KeyDefault::Value(default), ValueFormat::Boolean, description)
 }

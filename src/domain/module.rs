@@ -54,7 +54,7 @@ pub fn service(text: &str) -> Option<Named> {
 }
 
 /// Prefix of the names for numbers that are missing from the reference, as in `unknown_399`.
-const UNKNOWN_NUMBER: &str = "unknown_";
+pub const UNKNOWN_NUMBER: &str = "unknown_";
 
 /// Module name of jobs that do not belong to a module, such as scans, and of services without modules.
 pub const NO_MODULE: &str = "None";

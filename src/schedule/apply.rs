@@ -100,7 +100,8 @@ impl Scheduler {
         }
         self.cycles = PerCollector::default();
         self.update_next_override_end();
-        self.patterns.reset(is_same_request);
+        let has_same_jobs = (CollectorId::JOBS.descriptor().polls_alike)(&before.settings, &self.config.settings);
+        self.patterns.reset(is_same_request, has_same_jobs);
         self.check_patterns();
         self.enqueue_targets();
         self.bring_forward_shortened(&before.plans);

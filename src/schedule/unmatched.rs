@@ -43,11 +43,11 @@ impl PatternCheck {
     }
 
     /// Resets the check after a reload, so that patterns of the new configuration that match nothing are logged. The
-    /// list is kept if the new configuration requests it in the same way.
-    pub(super) fn reset(&mut self, keeps_list: bool) {
+    /// list and the modules are kept if the new configuration requests them in the same way.
+    pub(super) fn reset(&mut self, keeps_list: bool, keeps_modules: bool) {
         self.unmatched = None;
-        // The new configuration may include customers that have not been polled yet.
-        self.jobs_cycles = self.jobs_cycles.min(1);
+        // The new configuration may include customers or modules that have not been polled yet.
+        self.jobs_cycles = if keeps_modules { self.jobs_cycles.min(1) } else { 0 };
         if !keeps_list {
             self.listed = None;
         }

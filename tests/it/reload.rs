@@ -766,3 +766,29 @@ async fn unmatched_patterns_are_reported_at_startup_and_later() {
         .await;
     assert_eq!(warned("rpo.overrides[0].customer").len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pattern_for_an_added_module_is_unmatched_only_after_the_next_cycle() {
+    const SHAREPOINT: &str = "module=\"SharePoint Online\"";
+    let config = ConfigText::first().with("job_modules", "[Exchange Online]");
+    let exporter = ReloadableExporter::start(&config).await;
+    let of_jobs = |text: &str, label: &str| {
+        let is_status = |line: &str| line.starts_with("elements_job_status{") && line.contains(label);
+        text.lines().any(is_status)
+    };
+    let text = exporter
+        .program
+        .wait_until("jobs are collected", |text| of_jobs(text, "module=\"Exchange Online\""))
+        .await;
+    assert!(!of_jobs(&text, SHAREPOINT), "{text}");
+    let widened = config
+        .with("job_modules", "[Exchange Online, SharePoint Online]")
+        .with("rpo", "{overrides: [{module: SharePoint*, rpo: 1h}, {module: Sharpoint*, rpo: 1h}]}");
+    exporter.reload(&widened, Trigger::Post).await;
+    let text = exporter
+        .program
+        .wait_until("the other pattern is counted", |text| value(text, UNMATCHED) == Some(1.0))
+        .await;
+    assert!(of_jobs(&text, SHAREPOINT), "{text}");
+    assert!(!exporter.program.stderr().contains("SharePoint*"));
+}
