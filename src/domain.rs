@@ -35,9 +35,9 @@ pub use health::{HealthSummary, ModuleHealth, ModuleState, RunSummary};
 pub use history::{History, HistoryUpdate};
 pub(crate) use labelled::labelled;
 pub use module::{
-    ModuleKey, NO_MODULE, Named, UNKNOWN_NUMBER, baseline_status, is_housekeeping, module, module_number, object_type, report_status,
-    report_statuses, scan_of_service, scanned_service, seat_service, seat_services, service, service_number,
-    service_of_module, user_module, v1_module_word, v1_service_word,
+    ModuleKey, NO_MODULE, Named, UNKNOWN_NUMBER, baseline_status, is_housekeeping, module, module_number, object_type,
+    report_status, report_statuses, scan_of_service, scanned_service, seat_service, seat_services, service,
+    service_number, service_of_module, user_module, v1_module_word, v1_service_word,
 };
 pub use objective::{DEFAULT_ABANDONED_AFTER, DEFAULT_RPO, ModuleName, Objective, Objectives, Override};
 use pattern::folded;

@@ -781,13 +781,16 @@ async fn pattern_for_an_added_module_is_unmatched_only_after_the_next_cycle() {
         .wait_until("jobs are collected", |text| of_jobs(text, "module=\"Exchange Online\""))
         .await;
     assert!(!of_jobs(&text, SHAREPOINT), "{text}");
-    let widened = config
-        .with("job_modules", "[Exchange Online, SharePoint Online]")
-        .with("rpo", "{overrides: [{module: SharePoint*, rpo: 1h}, {module: Sharpoint*, rpo: 1h}]}");
+    let widened = config.with("job_modules", "[Exchange Online, SharePoint Online]").with(
+        "rpo",
+        "{overrides: [{module: SharePoint*, rpo: 1h}, {module: Sharpoint*, rpo: 1h}]}",
+    );
     exporter.reload(&widened, Trigger::Post).await;
     let text = exporter
         .program
-        .wait_until("the other pattern is counted", |text| value(text, UNMATCHED) == Some(1.0))
+        .wait_until("the other pattern is counted", |text| {
+            value(text, UNMATCHED) == Some(1.0)
+        })
         .await;
     assert!(of_jobs(&text, SHAREPOINT), "{text}");
     assert!(!exporter.program.stderr().contains("SharePoint*"));

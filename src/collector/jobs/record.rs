@@ -282,7 +282,10 @@ impl From<(&'static str, JobStatus)> for Scan {
 /// Renames modules that were saved under their numbers and now have names.
 fn with_current_names(mut modules: Vec<Arc<Module>>) -> Vec<Arc<Module>> {
     for module in &mut modules {
-        let named = module.module.strip_prefix(domain::UNKNOWN_NUMBER).and_then(domain::module);
+        let named = module
+            .module
+            .strip_prefix(domain::UNKNOWN_NUMBER)
+            .and_then(domain::module);
         if let Some(named) = named.filter(|named| named.known) {
             Arc::make_mut(module).module = named.name;
         }
