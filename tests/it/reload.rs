@@ -768,7 +768,7 @@ async fn unmatched_patterns_are_reported_at_startup_and_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pattern_for_an_added_module_is_unmatched_only_after_the_next_cycle() {
+async fn pattern_for_an_added_module_is_unmatched_after_a_cycle() {
     const SHAREPOINT: &str = "module=\"SharePoint Online\"";
     let config = ConfigText::first().with("job_modules", "[Exchange Online]");
     let exporter = ReloadableExporter::start(&config).await;
